@@ -1,0 +1,1 @@
+"""Physics-informed neural ptychography for Ptychodus, with interchangeable backends."""

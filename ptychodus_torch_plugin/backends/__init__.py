@@ -1,0 +1,1 @@
+"""Backends: one small door (`protocol`), one list (`registry`), one room per framework."""

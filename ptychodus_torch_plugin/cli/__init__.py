@@ -1,0 +1,1 @@
+"""The command line `ptychodus-torch-plugin`: one file per command."""

@@ -1,0 +1,203 @@
+"""`ScanData`: one measured or simulated scan, checked once, in the conventions of this package."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ptychodus_torch_plugin.arrays import (
+    BoolArray,
+    ComplexArray,
+    FloatArray,
+    IndexArray,
+    PositionArray,
+    check_array,
+    check_finite,
+)
+from ptychodus_torch_plugin.errors import ScanValueError, ShapeError
+from ptychodus_torch_plugin.frame import ObjectFrame
+
+MIN_PATTERN_PX = 16
+MAX_PATTERN_PX = 1024
+PATTERN_MULTIPLE_PX = 8
+
+
+@dataclass(frozen=True)
+class Optics:
+    """Lengths and energies of the experiment, all optional; `None` means not known.
+
+    Attributes
+    ----------
+    pixel_size_m
+        Object pixel [height, width] in metres.
+    photon_energy_eV, detector_distance_m
+        As in a Ptychodus product.
+    origin_m
+        Position [y, x] in metres of pixel [0, 0] of the object grid, so that
+        position_m = origin_m + position_px * pixel_size_m.
+    """
+
+    pixel_size_m: tuple[float, float] | None = None
+    photon_energy_eV: float | None = None  # noqa: N815 - electron volts are written eV
+    detector_distance_m: float | None = None
+    origin_m: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class ScanData:
+    """Diffraction patterns with all that is needed to turn them into an object.
+
+    Attributes
+    ----------
+    patterns : (n, N, N) float32
+        Photon counts per pixel (intensity), beam centre at [N//2, N//2].
+    positions_px : (n, 2) float64
+        Patch centres [y, x] on the object grid, in pixels; sub-pixel parts count.
+    probe : (m, N, N) complex64
+        Incoherent probe modes, strongest first, on any scale.
+    bad_pixels : (N, N) bool
+        True where the detector does not count; these pixels take no part in any likelihood.
+    object_guess : (h, w) complex64 or None
+        The object on its own grid: a first guess, or the truth of a simulation.
+    optics
+        Pixel size, energy and distance.
+    name
+        Where the scan came from, for messages and products.
+    provenance
+        What the reader decided and why (format, kind of the values, conversions), line by line.
+
+    Raises
+    ------
+    ShapeError, ScanValueError
+        On construction, naming the array, what was found and what was expected.
+    """
+
+    patterns: FloatArray
+    positions_px: PositionArray
+    probe: ComplexArray
+    bad_pixels: BoolArray
+    object_guess: ComplexArray | None = None
+    optics: Optics = field(default_factory=Optics)
+    name: str = 'scan'
+    provenance: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_array(self.patterns, 'n N N', name='patterns', dtype=np.float32)
+        sizes = {'n': self.n_patterns, 'N': self.n_px}
+        check_array(self.positions_px, 'n 2', name='positions_px', dtype=np.float64, sizes=sizes)
+        check_array(self.probe, 'm N N', name='probe', dtype=np.complex64, sizes=sizes)
+        check_array(self.bad_pixels, 'N N', name='bad_pixels', dtype=np.bool_, sizes=sizes)
+        if self.object_guess is not None:
+            check_array(self.object_guess, 'h w', name='object_guess', dtype=np.complex64)
+        self._check_size()
+        self._check_values()
+
+    def _check_size(self) -> None:
+        if self.n_patterns == 0:
+            raise ScanValueError('patterns is empty; expected at least one diffraction pattern.')
+        n_px = self.n_px
+        if n_px % PATTERN_MULTIPLE_PX or not MIN_PATTERN_PX <= n_px <= MAX_PATTERN_PX:
+            raise ShapeError(
+                f'patterns are {n_px} x {n_px} px; expected a multiple of {PATTERN_MULTIPLE_PX} '
+                f'from {MIN_PATTERN_PX} to {MAX_PATTERN_PX}. Crop the detector with --crop N.'
+            )
+        if len(self.probe) == 0:
+            raise ShapeError(f'probe has shape {self.probe.shape}; expected at least one mode.')
+
+    def _check_values(self) -> None:
+        check_finite(self.positions_px, name='positions_px')
+        check_finite(self.probe, name='probe')
+        check_finite(self.patterns, name='patterns')
+        lowest = float(self.patterns.min())
+        if lowest < 0:
+            index = tuple(int(i) for i in np.argwhere(self.patterns < 0)[0])
+            raise ScanValueError(
+                f'patterns has negative values (lowest {lowest:g}, the first at index {index}); '
+                'expected photon counts. Subtract no background below zero, or clip it.'
+            )
+        if not self.patterns[:, ~self.bad_pixels].any():
+            raise ScanValueError(
+                'patterns is zero in every good pixel; expected photon counts. '
+                'Check the file, its key, and bad_pixels.'
+            )
+        if not self.probe.any():
+            raise ScanValueError('probe is zero everywhere; expected a first guess of the probe.')
+
+    @property
+    def n_patterns(self) -> int:
+        """Number n of diffraction patterns."""
+        return len(self.patterns)
+
+    @property
+    def n_px(self) -> int:
+        """Side N of a pattern, and of the probe, in pixels."""
+        return int(self.patterns.shape[-1])
+
+    @property
+    def frame(self) -> ObjectFrame:
+        """The object's own grid where it holds every patch, else the smallest canvas that does."""
+        shape = None if self.object_guess is None else self.object_guess.shape
+        return ObjectFrame.around(self.positions_px, self.n_px, shape)
+
+    @property
+    def valid_pixels(self) -> BoolArray:
+        """(N, N) True where a pixel takes part in the likelihood."""
+        return ~self.bad_pixels
+
+    def mean_counts(self) -> float:
+        """Return the mean total count of a pattern over its good pixels."""
+        total = np.einsum('nhw,hw->', self.patterns, self.valid_pixels, dtype=np.float64)
+        return float(total) / self.n_patterns
+
+    def subset(self, indices: IndexArray) -> ScanData:
+        """Return the scan with only the patterns `indices` (n',) int64; the frame may shrink."""
+        return replace(
+            self, patterns=self.patterns[indices], positions_px=self.positions_px[indices]
+        )
+
+    def cropped(self, n_px: int) -> ScanData:
+        """Return the scan with the detector cropped to its central `n_px` pixels.
+
+        A smaller detector has a coarser object pixel: it grows by N / n_px, positions shrink by as
+        much, and the probe keeps only its low frequencies.  An object guess is dropped, for it no
+        longer fits the grid.
+        """
+        if n_px == self.n_px:
+            return self
+        if not 0 < n_px < self.n_px:
+            raise ShapeError(
+                f'cannot crop patterns of {self.n_px} px to {n_px}; expected fewer pixels.'
+            )
+        first = self.n_px // 2 - n_px // 2
+        window = slice(first, first + n_px)
+        ratio = n_px / self.n_px
+        spectrum = np.fft.fftshift(
+            np.fft.fft2(np.fft.ifftshift(self.probe, axes=(-2, -1)), norm='ortho'), axes=(-2, -1)
+        )[:, window, window]
+        probe = np.fft.fftshift(
+            np.fft.ifft2(np.fft.ifftshift(spectrum, axes=(-2, -1)), norm='ortho'), axes=(-2, -1)
+        )
+        # Both probes are centred at pixel N//2, half a pixel past the middle of their patches.
+        positions = (self.positions_px + 0.5) * ratio - 0.5
+        size = self.optics.pixel_size_m
+        pixel_size = None if size is None else (size[0] / ratio, size[1] / ratio)
+        return replace(
+            self,
+            patterns=np.ascontiguousarray(self.patterns[:, window, window]),
+            positions_px=positions,
+            probe=probe.astype(np.complex64),
+            bad_pixels=np.ascontiguousarray(self.bad_pixels[window, window]),
+            object_guess=None,
+            optics=replace(self.optics, pixel_size_m=pixel_size),
+            provenance=(*self.provenance, f'detector cropped from {self.n_px} to {n_px} px'),
+        )
+
+    def fingerprint(self) -> str:
+        """Return a sha256 of patterns, positions and bad pixels, to know the same data again."""
+        digest = hashlib.sha256()
+        for array in (self.patterns, self.positions_px, self.bad_pixels):
+            digest.update(str((array.shape, array.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(array).data)
+        return digest.hexdigest()
