@@ -1,0 +1,190 @@
+"""The door of a backend: NumPy arrays and plain settings in, NumPy arrays out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychodus_torch_plugin.arrays import ComplexArray, FloatArray, IndexArray
+from ptychodus_torch_plugin.config import (
+    ExecutionConfig,
+    InferenceConfig,
+    ModelConfig,
+    TrainingConfig,
+)
+from ptychodus_torch_plugin.frame import ObjectFrame
+from ptychodus_torch_plugin.scan import ScanData
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a backend can be used, and if not, why and what to do."""
+
+    ok: bool
+    version: str | None = None
+    reason: str = ''
+    hint: str = ''
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One report of work under way.
+
+    Attributes
+    ----------
+    phase
+        'prepare' (sweeps before training), 'train', 'validate', or 'reconstruct'.
+    done, total
+        Work done in this phase and in all of it (steps, or sweeps).
+    epoch, epochs
+        Epoch under way, counted from 1, and how many are planned; 0 outside training.
+    loss, validation_loss
+        Latest values, NaN before the first.
+    patterns_per_s
+        Diffraction patterns visited per second.
+    remaining_s
+        Estimated time left in this phase, NaN if unknown.
+    """
+
+    phase: Literal['prepare', 'train', 'validate', 'reconstruct']
+    done: int
+    total: int
+    epoch: int = 0
+    epochs: int = 0
+    loss: float = float('nan')
+    validation_loss: float = float('nan')
+    patterns_per_s: float = float('nan')
+    remaining_s: float = float('nan')
+
+
+OnEvent = Callable[[Progress], None]
+ShouldStop = Callable[[], bool]
+
+
+def ignore_event(_: Progress) -> None:
+    """Do nothing with an event."""
+
+
+def never_stop() -> bool:
+    """Answer that nobody asked to stop."""
+    return False
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """Losses of one epoch, counted from 1."""
+
+    epoch: int
+    loss: float
+    validation_loss: float | None
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """An object, and how well it explains the data.
+
+    Attributes
+    ----------
+    object_ : (h, w) complex64
+        Transmission on `frame`.
+    probe : (m, N, N) complex64
+        Probe modes that belong to it; their energy is the mean total counts of a pattern.
+    occupancy : (h, w) float32
+        Photons that fell on each object pixel; 0 where the scan never looked.
+    frame
+        Where the object lies on the scan's object grid.
+    stage
+        What made it, e.g. '8 sweeps + network + 3 sweeps'.
+    stages
+        The object (h, w) complex64 after each stage, in order; the last one is `object_`.
+    r_fitted
+        R-factor per stage over all patterns.
+    r_held_out
+        R-factor per stage of a second reconstruction, over the patterns that it never saw; empty if
+        none were held out.
+    held_out : (k,) int64
+        Which patterns those were.
+    """
+
+    object_: ComplexArray
+    probe: ComplexArray
+    occupancy: FloatArray
+    frame: ObjectFrame
+    stage: str
+    stages: Mapping[str, ComplexArray]
+    r_fitted: Mapping[str, float]
+    r_held_out: Mapping[str, float]
+    held_out: IndexArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+
+class TrainedModel(Protocol):
+    """A model of one backend."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """What the model is."""
+
+    def export_weights(self) -> dict[str, NDArray[np.float32]]:
+        """Return fresh copies of the weights under their canonical names."""
+
+    def import_weights(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
+        """Take weights; raise `BundleError` that lists all faults and change nothing if any."""
+
+    def reconstruct(
+        self,
+        scan: ScanData,
+        inference: InferenceConfig,
+        execution: ExecutionConfig,
+        *,
+        on_event: OnEvent = ignore_event,
+        should_stop: ShouldStop = never_stop,
+    ) -> Reconstruction:
+        """Turn a scan into an object."""
+
+    def predict_patterns(self, scan: ScanData, reconstruction: Reconstruction) -> FloatArray:
+        """Return the expected counts (n, N, N) float32 of a reconstruction: the autoencoder."""
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """A trained model and the way there.
+
+    `stopped` says why training ended early ('patience', 'request'), or is empty.
+    """
+
+    model: TrainedModel
+    history: Sequence[EpochRecord]
+    best_epoch: int | None
+    stopped: str = ''
+    optimizer: Mapping[str, NDArray[np.float32]] | None = None
+
+
+class Backend(Protocol):
+    """One tensor framework."""
+
+    name: str
+
+    def versions(self) -> dict[str, str]:
+        """Return the packages that compute, and their versions."""
+
+    def build(self, config: ModelConfig, *, seed: int = 0) -> TrainedModel:
+        """Return a model with fresh weights."""
+
+    def fit(
+        self,
+        model: TrainedModel,
+        scans: Sequence[ScanData],
+        training: TrainingConfig,
+        execution: ExecutionConfig,
+        *,
+        checkpoint_dir: Path | None = None,
+        resume: bool = False,
+        on_event: OnEvent = ignore_event,
+        should_stop: ShouldStop = never_stop,
+    ) -> TrainingResult:
+        """Train a model on one scan or many."""

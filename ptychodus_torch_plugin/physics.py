@@ -1,0 +1,127 @@
+"""The NumPy oracle of the physics: slow, plain, in double precision where it matters.
+
+Every backend is tested against these functions.  Axes: n pattern, m incoherent probe mode, N side
+of a pattern; an object canvas is (h, w).  `corners` and `remainders_px` come from `frame`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychodus_torch_plugin.arrays import BoolArray, IndexArray, PositionArray
+
+Complex: TypeAlias = NDArray[np.complexfloating[Any, Any]]
+Real: TypeAlias = NDArray[np.floating[Any]]
+
+MIN_INTENSITY = 1e-9
+"""Smallest predicted count of a pixel before a logarithm or a division."""
+
+POISSON_OVERSHOOT = 1.5
+"""Makes the Poisson step of `impose_counts` as long as a full amplitude step near the solution."""
+
+
+def shift_probe(probe: Complex, remainders_px: PositionArray) -> Complex:
+    """Shift every probe mode by every remainder, by the Fourier shift theorem.
+
+    Parameters
+    ----------
+    probe : (m, N, N) complex
+    remainders_px : (n, 2) float64
+        [dy, dx]; a positive value moves the probe towards higher rows and columns.
+
+    Returns
+    -------
+    (n, m, N, N) complex
+    """
+    frequency = np.fft.fftfreq(probe.shape[-1])
+    ramps = np.exp(-2j * np.pi * remainders_px[:, :, None] * frequency)
+    kernel = ramps[:, 0, :, None] * ramps[:, 1, None, :]
+    return np.fft.ifft2(np.fft.fft2(probe) * kernel[:, None])
+
+
+def gather_patches(object_: Complex, corners: IndexArray, n_px: int) -> Complex:
+    """Return the (n, N, N) patches of the canvas (h, w) whose first pixels are `corners`."""
+    return np.stack([object_[y : y + n_px, x : x + n_px] for y, x in corners])
+
+
+def scatter_patches(patches: NDArray[Any], corners: IndexArray, canvas: NDArray[Any]) -> None:
+    """Add (n, N, N) patches onto the canvas (h, w) in place; the adjoint of `gather_patches`."""
+    n_px = patches.shape[-1]
+    for patch, (y, x) in zip(patches, corners, strict=True):
+        canvas[y : y + n_px, x : x + n_px] += patch
+
+
+def far_field(exit_waves: Complex) -> Complex:
+    """Propagate (..., N, N) exit waves: orthonormal FFT, zero frequency at [N//2, N//2]."""
+    axes = (-2, -1)
+    shifted = np.fft.ifftshift(exit_waves, axes=axes)
+    return np.fft.fftshift(np.fft.fft2(shifted, norm='ortho'), axes=axes)
+
+
+def near_field(waves: Complex) -> Complex:
+    """Invert `far_field`."""
+    axes = (-2, -1)
+    shifted = np.fft.ifftshift(waves, axes=axes)
+    return np.fft.fftshift(np.fft.ifft2(shifted, norm='ortho'), axes=axes)
+
+
+def predict_counts(
+    object_: Complex, probe: Complex, corners: IndexArray, remainders_px: PositionArray
+) -> Real:
+    """Return the expected counts (n, N, N): probe modes add incoherently.
+
+    I = sum over m of |F(P_m shifted by the remainder * patch of the object)|^2
+    """
+    patches = gather_patches(object_, corners, probe.shape[-1])
+    waves = far_field(shift_probe(probe, remainders_px) * patches[:, None])
+    return np.asarray(np.sum(np.abs(waves) ** 2, axis=1))
+
+
+def poisson_loss(predicted: Real, counts: Real, valid: BoolArray, mean_count: float) -> float:
+    """Poisson negative log-likelihood per valid pixel, over the mean count of a valid pixel.
+
+    The terms I - k log I are measured from their value at I = k, which depends on the data alone:
+    the loss is never negative, and zero for a perfect prediction without noise.
+
+    Parameters
+    ----------
+    predicted, counts : (n, N, N)
+        Expected counts I and measured counts k.
+    valid : (N, N) bool
+        Pixels that take part.
+    mean_count
+        Mean of k over all valid pixels of the *scan*: the loss does not depend on the batch.
+    """
+    k = np.asarray(counts, dtype=np.float64)[:, valid]
+    i = np.maximum(np.asarray(predicted, dtype=np.float64)[:, valid], MIN_INTENSITY)
+    best = k - k * np.log(np.maximum(k, MIN_INTENSITY))
+    return float(np.mean(i - k * np.log(i) - best) / mean_count)
+
+
+def impose_counts(waves: Complex, counts: Real, valid: BoolArray) -> Complex:
+    """Pull predicted far fields (n, m, N, N) towards the measured counts (n, N, N).
+
+    The amplitude a of a pixel goes to the minimiser of a'^2 - k log a'^2 + (a' - a)^2, which is
+    (a + sqrt(a^2 + 8 k)) / 4, with an overshoot of 1.5: where counts are high this is the usual
+    modulus constraint, and where they are low it trusts a count no more than Poisson noise allows.
+    The proximal form is known from ADMM for Poisson phase retrieval (Chang, Lou, Duan & Marchesini,
+    SIAM J. Imaging Sci. 11, 24, 2018).  Bad pixels are left free.
+    """
+    intensity = np.maximum(np.sum(np.abs(waves) ** 2, axis=1), MIN_INTENSITY)
+    target = (1 + np.sqrt(1 + 8 * counts / intensity)) / 4
+    factor = np.where(valid, 1 + POISSON_OVERSHOOT * (target - 1), 1)
+    return np.asarray(waves * factor[:, None])
+
+
+def illumination(
+    probe: Complex, corners: IndexArray, remainders_px: PositionArray, shape: tuple[int, int]
+) -> Real:
+    """Return the photons that fall on each pixel of a canvas of `shape`, (h, w) float64."""
+    canvas = np.zeros(shape)
+    for corner, remainder in zip(corners, remainders_px, strict=True):
+        shifted = shift_probe(probe, remainder[None])
+        scatter_patches(np.sum(np.abs(shifted) ** 2, axis=1), corner[None], canvas)
+    return canvas

@@ -1,0 +1,82 @@
+"""What is done to probe modes besides propagating them: scale, number, orthogonality, place."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ptychodus_torch_plugin.arrays import BoolArray
+from ptychodus_torch_plugin.physics import Complex, far_field
+
+NEW_MODE_ENERGY = 0.03
+"""Energy of each added incoherent mode relative to the first one."""
+
+
+def scale_probe(probe: Complex, mean_counts: float, valid: BoolArray) -> Complex:
+    """Scale all modes together so that an empty object predicts the measured mean total counts.
+
+    Parameters
+    ----------
+    probe : (m, N, N) complex
+    mean_counts
+        Mean total counts of a pattern over its valid pixels.
+    valid : (N, N) bool
+        Pixels that take part, beam centre at [N//2, N//2].
+    """
+    predicted = float(np.sum(np.abs(far_field(probe)[:, valid]) ** 2))
+    return np.asarray(probe * np.sqrt(mean_counts / predicted))
+
+
+def with_modes(probe: Complex, n_modes: int | None) -> Complex:
+    """Return exactly `n_modes` modes: the strongest ones, or new ones added behind them.
+
+    A new mode is the first mode times a low polynomial of the distance from its centre (the first
+    Hermite modes of a partially coherent beam), orthogonal to all others, with 3 % of its energy.
+    """
+    if n_modes is None or n_modes == len(probe):
+        return probe
+    energy = np.sum(np.abs(probe) ** 2, axis=(1, 2))
+    kept = probe[np.argsort(-energy, kind='stable')][:n_modes]
+    modes = list(kept)
+    scale = np.sqrt(NEW_MODE_ENERGY) * np.linalg.norm(modes[0])
+    for polynomial in _polynomials(modes[0])[: n_modes - len(modes)]:
+        new = modes[0] * polynomial
+        for mode in modes:
+            new = new - mode * (np.vdot(mode, new) / np.vdot(mode, mode))
+        modes.append(new * (scale / np.linalg.norm(new)))
+    if len(modes) < n_modes:
+        raise ValueError(f'{n_modes} probe modes were asked for; expected at most {len(modes)}.')
+    return np.stack(modes).astype(probe.dtype)
+
+
+def _polynomials(mode: Complex) -> list[np.ndarray]:
+    y, x = (axis - centre for axis, centre in zip(_axes(mode), center_px(mode[None]), strict=True))
+    return [y + 0 * x, x + 0 * y, y * x, y * y - x * x, y * y + x * x, y * y * x, x * x * y]
+
+
+def _axes(mode: Complex) -> tuple[np.ndarray, np.ndarray]:
+    height, width = mode.shape
+    return np.arange(height, dtype=np.float64)[:, None], np.arange(width, dtype=np.float64)[None]
+
+
+def center_px(probe: Complex) -> tuple[float, float]:
+    """Return the centre of mass [y, x] of the total intensity of the modes (m, N, N), in pixels."""
+    intensity = np.sum(np.abs(probe) ** 2, axis=0)
+    y, x = _axes(probe[0])
+    total = float(intensity.sum())
+    return float((intensity * y).sum()) / total, float((intensity * x).sum()) / total
+
+
+def orthogonalise(probe: Complex) -> Complex:
+    """Mix the modes (m, N, N) into orthogonal ones, strongest first; no prediction changes.
+
+    Incoherent modes are defined up to a unitary mixture; the singular value decomposition picks the
+    orthogonal one (Thibault & Menzel, Nature 494, 68, 2013).
+    """
+    if len(probe) == 1:
+        return probe
+    flat = probe.reshape(len(probe), -1)
+    _, values, modes = np.linalg.svd(flat, full_matrices=False)
+    # The mixture keeps the phase of the first mode, so that the object's phase stays what it was.
+    phase = np.vdot(modes[0], flat[0])
+    modes[0] *= phase / max(abs(phase), np.finfo(np.float64).tiny)
+    return (values[:, None] * modes).reshape(probe.shape).astype(probe.dtype)

@@ -1,0 +1,145 @@
+"""Whole-scan physics sweeps: the schedule that every backend follows, and the plain NumPy oracle.
+
+One sweep visits every pattern once, in seeded batches.  With exit waves psi_jm = P_jm o_j, where
+P_jm is mode m shifted by the sub-pixel remainder of position j and o_j the patch of the object
+there, and the change Delta psi_jm that the measured counts demand (`physics.impose_counts`), a
+batch updates
+
+    O += sum_j sum_m conj(P_jm) Delta psi_jm / (a max|P|^2 + (1 - a) sum_j |P_j|^2)
+
+and, when the probe is refined, shifted back by the remainder,
+
+    P_m += s sum_j conj(o_j) Delta psi_jm / (b max D + (1 - b) D),   D = sum_j |o_j|^2
+
+(the regularised update of Maiden, Johnson & Li, Optica 4, 736, 2017, for several patterns and modes
+at once).  After each sweep the whole step is repeated with momentum.  The damping a grows
+geometrically from sweep to sweep: first fast, then averaging the noise of the batches away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptychodus_torch_plugin import physics
+from ptychodus_torch_plugin.arrays import IndexArray
+from ptychodus_torch_plugin.config import SweepConfig
+from ptychodus_torch_plugin.physics import Complex
+from ptychodus_torch_plugin.probes import center_px, scale_probe, with_modes
+from ptychodus_torch_plugin.scan import ScanData
+
+FIRST_PROBE_SWEEP = 1
+"""The first sweep (from 0) that may update the probe: the object has to take shape first."""
+
+
+def damping_schedule(config: SweepConfig, n_sweeps: int) -> list[float]:
+    """Return the damping of each of `n_sweeps` sweeps, geometric from start to end."""
+    return [float(d) for d in np.geomspace(config.damping_start, config.damping_end, n_sweeps)]
+
+
+def batches(pool: IndexArray, batch_size: int, seed: int, sweep: int) -> list[IndexArray]:
+    """Return the indices `pool` (k,) int64 in the seeded order of one sweep, cut into batches."""
+    order = np.random.default_rng([seed, sweep]).permutation(pool)
+    return [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+
+
+def first_probe(scan: ScanData, config: SweepConfig) -> Complex:
+    """Return the scan's probe with the wanted number of modes, scaled to its counts."""
+    return scale_probe(
+        with_modes(scan.probe, config.probe_modes), scan.mean_counts(), scan.valid_pixels
+    )
+
+
+def drift_px(probe: Complex, home: tuple[float, float]) -> tuple[int, int]:
+    """Return by how many whole pixels the probe has left the centre `home` [y, x]."""
+    y, x = center_px(probe)
+    return round(y - home[0]), round(x - home[1])
+
+
+@dataclass
+class SweepState:
+    """What sweeps change: object (h, w) and probe (m, N, N), both complex128 here."""
+
+    object_: Complex
+    probe: Complex
+
+
+def sweep_oracle(
+    scan: ScanData,
+    state: SweepState,
+    config: SweepConfig,
+    dampings: Sequence[float],
+    *,
+    pool: IndexArray | None = None,
+    momentum: float | None = None,
+    seed: int = 0,
+) -> None:
+    """Run one plain sweep per damping on `state`, in place; slow, for tests and for reading."""
+    pool = np.arange(scan.n_patterns) if pool is None else pool
+    beta = config.momentum if momentum is None else momentum
+    energy, home = float(np.sum(np.abs(state.probe) ** 2)), center_px(state.probe)
+    object_velocity, probe_velocity = np.zeros_like(state.object_), np.zeros_like(state.probe)
+    for sweep, damping in enumerate(dampings):
+        object_before, probe_before = state.object_.copy(), state.probe.copy()
+        refine = config.refine_probe and sweep >= FIRST_PROBE_SWEEP
+        for chosen in batches(pool, config.batch_size, seed, sweep):
+            _update(scan, state, config, chosen, damping, refine_probe=refine)
+        object_velocity = beta * object_velocity + (state.object_ - object_before)
+        state.object_ += beta * object_velocity
+        if refine:
+            probe_velocity = config.probe_momentum * probe_velocity + (state.probe - probe_before)
+            state.probe += config.probe_momentum * probe_velocity
+            _keep_gauge(state, object_velocity, probe_velocity, energy, home)
+
+
+def _update(
+    scan: ScanData,
+    state: SweepState,
+    config: SweepConfig,
+    chosen: IndexArray,
+    damping: float,
+    *,
+    refine_probe: bool,
+) -> None:
+    corners, remainders = scan.frame.corners(scan.positions_px[chosen], scan.n_px)
+    probes = physics.shift_probe(state.probe, remainders)
+    patches = physics.gather_patches(state.object_, corners, scan.n_px)[:, None]
+    waves = physics.far_field(probes * patches)
+    wanted = physics.impose_counts(waves, scan.patterns[chosen], scan.valid_pixels)
+    change = physics.near_field(wanted - waves)
+
+    step, weight = np.zeros_like(state.object_), np.zeros(state.object_.shape)
+    physics.scatter_patches(np.sum(probes.conj() * change, axis=1), corners, step)
+    physics.scatter_patches(np.sum(np.abs(probes) ** 2, axis=1), corners, weight)
+    strongest = np.sum(np.abs(state.probe) ** 2, axis=0).max()
+    state.object_ += step / (damping * strongest + (1 - damping) * weight)
+
+    if refine_probe:
+        back = [
+            physics.shift_probe(c, -r[None])[0]
+            for c, r in zip(patches.conj() * change, remainders, strict=True)
+        ]
+        seen = np.sum(np.abs(patches) ** 2, axis=(0, 1))
+        floor = config.probe_damping * seen.max() + (1 - config.probe_damping) * seen
+        state.probe += config.probe_step * np.sum(back, axis=0) / floor
+
+
+def _keep_gauge(
+    state: SweepState,
+    object_velocity: Complex,
+    probe_velocity: Complex,
+    energy: float,
+    home: tuple[float, float],
+) -> None:
+    """Undo what the data cannot know: how energy and place are shared by probe and object."""
+    factor = np.sqrt(energy / float(np.sum(np.abs(state.probe) ** 2)))
+    shift = [-d for d in drift_px(state.probe, home)]
+    for array, scale in (
+        (state.object_, 1 / factor),
+        (object_velocity, 1 / factor),
+        (state.probe, factor),
+        (probe_velocity, factor),
+    ):
+        array[...] = np.roll(array * scale, shift, axis=(-2, -1))

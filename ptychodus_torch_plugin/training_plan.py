@@ -1,0 +1,175 @@
+"""What training sees, and when: framework-free, so that every backend draws the same.
+
+A *view* of a scan is what one prepared object was made from: all counts (`objective='poisson'`), or one
+binomial part of them, whose complement the loss then scores (`objective='thinned'`).  Thinning splits a
+Poisson count into two independent Poisson counts, so a network cannot predict the noise of the part it
+is scored on (count splitting; compare Noise2Self, Batson & Royer, ICML 2019).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ptychodus_torch_plugin.arrays import FloatArray, IndexArray
+from ptychodus_torch_plugin.config import TrainingConfig
+from ptychodus_torch_plugin.errors import TrainingError
+from ptychodus_torch_plugin.scan import ScanData
+
+THINNINGS_IN_ALL = 6
+MIN_WINDOW_PX = 160
+INTEGER_TOLERANCE = 0.01
+
+
+def held_out_indices(scan: ScanData, fraction: float, seed: int) -> IndexArray:
+    """Return the sorted indices (k,) int64 of patterns kept out of fitting, spread over the scan.
+
+    Positions are ordered along rows of blocks, and one of each `1 / fraction` neighbours is drawn.
+    Neighbouring patterns overlap, so a held-out pattern sees parts of the object that its neighbours
+    saw: R on held-out patterns tests prediction, not extrapolation.
+    """
+    count = round(scan.n_patterns * fraction)
+    if count == 0:
+        return np.empty(0, dtype=np.int64)
+    positions = scan.positions_px
+    extent = np.ptp(positions, axis=0).max() + 1e-9
+    rows = max(1, round(np.sqrt(count)))
+    block = np.floor((positions - positions.min(axis=0)) / extent * rows)
+    order = np.lexsort((positions[:, 0], block[:, 1], block[:, 0]))
+    rng = np.random.default_rng([seed, scan.n_patterns])
+    edges = np.linspace(0, scan.n_patterns, count + 1).astype(np.int64)
+    chosen = [order[rng.integers(low, high)] for low, high in zip(edges, edges[1:], strict=False)]
+    return np.sort(np.asarray(chosen, dtype=np.int64))
+
+
+def check_integer_counts(scan: ScanData) -> None:
+    """Raise `TrainingError` unless the patterns are whole photon counts, as thinning needs."""
+    deviation = float(np.abs(scan.patterns - np.rint(scan.patterns)).max())
+    if deviation > INTEGER_TOLERANCE:
+        raise TrainingError(
+            f"{scan.name}: patterns are not whole counts (deviation up to {deviation:.3g}), so they "
+            "cannot be thinned. Use objective='poisson', or convert with the true --photons."
+        )
+
+
+def thin(patterns: FloatArray, fraction: float, seed: Sequence[int], first: int = 0) -> FloatArray:
+    """Return a binomial part of whole counts (n, N, N): each photon is kept with `fraction`.
+
+    Every pattern has a generator of its own, seeded by `seed` and its index in the scan
+    (`first` + row), so any subset can be thinned again alike.
+    """
+    kept = np.empty_like(patterns)
+    for row, pattern in enumerate(patterns):
+        rng = np.random.default_rng([*seed, first + row])
+        kept[row] = rng.binomial(np.rint(pattern).astype(np.int64), fraction)
+    return kept
+
+
+@dataclass(frozen=True)
+class View:
+    """One prepared object: scan number, thinning number (-1: all counts) and which part it saw."""
+
+    scan: int
+    thinning: int = -1
+    part: int = 0
+
+    def share(self, fraction: float) -> float:
+        """Return the share of the counts that the sweeps of this view see."""
+        if self.thinning < 0:
+            return 1.0
+        return fraction if self.part == 0 else 1 - fraction
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimiser step: a view, the first pixel of its window, and the patterns to score."""
+
+    view: int
+    window: tuple[int, int]
+    patterns: IndexArray
+
+
+class TrainingPlan:
+    """Views, pools of patterns and seeded steps of one training run."""
+
+    def __init__(self, scans: Sequence[ScanData], config: TrainingConfig) -> None:
+        self.config = config
+        self.held_out = [
+            held_out_indices(scan, config.held_out_fraction, config.seed) for scan in scans
+        ]
+        self.pools = [
+            np.setdiff1d(np.arange(scan.n_patterns), held)
+            for scan, held in zip(scans, self.held_out, strict=True)
+        ]
+        if config.objective == 'thinned':
+            for scan in scans:
+                check_integer_counts(scan)
+        self.views = list(self._views(len(scans)))
+        self.window_px = config.window_px or max(2 * scans[0].n_px, MIN_WINDOW_PX)
+        self._scans = scans
+        self._frames = [scan.frame for scan in scans]
+        self._corners = [
+            frame.corners(scan.positions_px, scan.n_px)[0]
+            for frame, scan in zip(self._frames, scans, strict=True)
+        ]
+
+    def _views(self, n_scans: int) -> Iterator[View]:
+        if self.config.objective == 'poisson':
+            yield from (View(scan) for scan in range(n_scans))
+            return
+        thinnings = self.config.thinnings or max(1, -(-THINNINGS_IN_ALL // n_scans))
+        for scan in range(n_scans):
+            for thinning in range(thinnings):
+                yield from (View(scan, thinning, part) for part in (0, 1))
+
+    def seen_counts(self, view: View, indices: IndexArray | None = None) -> FloatArray:
+        """Return the counts (n, N, N) that the sweeps of `view` see."""
+        return self._part(view, indices, seen=True)
+
+    def scored_counts(self, view: View, indices: IndexArray | None = None) -> FloatArray:
+        """Return the counts (n, N, N) that the loss of `view` scores."""
+        return self._part(view, indices, seen=False)
+
+    def _part(self, view: View, indices: IndexArray | None, *, seen: bool) -> FloatArray:
+        patterns = self._scans[view.scan].patterns
+        chosen = np.arange(len(patterns)) if indices is None else indices
+        if view.thinning < 0:
+            return patterns[chosen] if indices is not None else patterns
+        seed = (self.config.seed, view.scan, view.thinning)
+        fraction = self.config.thinning_fraction
+        first_part = np.concatenate([thin(patterns[i][None], fraction, seed, int(i)) for i in chosen])
+        if (view.part == 0) == seen:
+            return first_part
+        return np.asarray(np.rint(patterns[chosen]) - first_part, dtype=np.float32)
+
+    def steps(self, epoch: int) -> list[Step]:
+        """Return the steps of epoch `epoch` (counted from 0): each view about once per pattern."""
+        rng = np.random.default_rng([self.config.seed, 1 + epoch])
+        per_step = self.config.patterns_per_step
+        order = [
+            number
+            for number, view in enumerate(self.views)
+            for _ in range(max(1, round(len(self.pools[view.scan]) / per_step)))
+        ]
+        return [self._step(int(number), rng) for number in rng.permutation(order)]
+
+    def _step(self, number: int, rng: np.random.Generator) -> Step:
+        """Draw a window around a random pattern, and patterns that lie wholly inside it."""
+        scan = self.views[number].scan
+        corners, pool = self._corners[scan], self.pools[scan]
+        n_px = self._scans[scan].n_px
+        shape = np.asarray(self._frames[scan].shape)
+        center = corners[rng.choice(pool)] + n_px // 2
+        span = np.minimum(self.window_px, shape)
+        first = np.clip(center - span // 2, 0, shape - span)
+        low, high = first, first + span - n_px
+        inside = pool[((corners[pool] >= low) & (corners[pool] <= high)).all(axis=1)]
+        chosen = rng.permutation(inside)[: self.config.patterns_per_step]
+        return Step(number, (int(first[0]), int(first[1])), np.sort(chosen))
+
+    def window_shape(self, scan: int) -> tuple[int, int]:
+        """Return height and width of the windows of a scan: `window_px`, or its whole canvas."""
+        height, width = self._frames[scan].shape
+        return min(self.window_px, height), min(self.window_px, width)
