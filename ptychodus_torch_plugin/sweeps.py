@@ -14,6 +14,9 @@ and, when the probe is refined, shifted back by the remainder,
 (the regularised update of Maiden, Johnson & Li, Optica 4, 736, 2017, for several patterns and modes
 at once).  After each sweep the whole step is repeated with momentum.  The damping a grows
 geometrically from sweep to sweep: first fast, then averaging the noise of the batches away.
+
+What the data cannot know stays where the first probe put it: after each sweep the probe's energy and
+its place to a whole pixel, at the end the tilt of its far field.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ from ptychodus_torch_plugin import physics
 from ptychodus_torch_plugin.arrays import IndexArray
 from ptychodus_torch_plugin.config import SweepConfig
 from ptychodus_torch_plugin.physics import Complex
-from ptychodus_torch_plugin.probes import center_px, scale_probe, with_modes
+from ptychodus_torch_plugin.probes import center_px, scale_probe, tilt_px, with_modes
 from ptychodus_torch_plugin.scan import ScanData
 
 FIRST_PROBE_SWEEP = 1
@@ -50,6 +53,15 @@ def first_probe(scan: ScanData, config: SweepConfig) -> Complex:
     return scale_probe(
         with_modes(scan.probe, config.probe_modes), scan.mean_counts(), scan.valid_pixels
     )
+
+
+def ramp(shape: tuple[int, int], tilt_px: tuple[float, float], n_px: int) -> Complex:
+    """Return (h, w) complex128: the phase ramp that shifts a far field of N pixels by `tilt_px`."""
+    y, x = (
+        np.exp(2j * np.pi * tilt / n_px * np.arange(size))
+        for tilt, size in zip(tilt_px, shape, strict=True)
+    )
+    return np.asarray(y[:, None] * x)
 
 
 def drift_px(probe: Complex, home: tuple[float, float]) -> tuple[int, int]:
@@ -80,6 +92,7 @@ def sweep_oracle(
     pool = np.arange(scan.n_patterns) if pool is None else pool
     beta = config.momentum if momentum is None else momentum
     energy, home = float(np.sum(np.abs(state.probe) ** 2)), center_px(state.probe)
+    probe_at_start = state.probe.copy()
     object_velocity, probe_velocity = np.zeros_like(state.object_), np.zeros_like(state.probe)
     for sweep, damping in enumerate(dampings):
         object_before, probe_before = state.object_.copy(), state.probe.copy()
@@ -92,6 +105,10 @@ def sweep_oracle(
             probe_velocity = config.probe_momentum * probe_velocity + (state.probe - probe_before)
             state.probe += config.probe_momentum * probe_velocity
             _keep_gauge(state, object_velocity, probe_velocity, energy, home)
+    if config.refine_probe:
+        tilt = tilt_px(state.probe, probe_at_start)
+        state.probe *= ramp((scan.n_px, scan.n_px), tilt, scan.n_px).conj()
+        state.object_ *= ramp(scan.frame.shape, tilt, scan.n_px)
 
 
 def _update(

@@ -49,7 +49,7 @@ def check_integer_counts(scan: ScanData) -> None:
     deviation = float(np.abs(scan.patterns - np.rint(scan.patterns)).max())
     if deviation > INTEGER_TOLERANCE:
         raise TrainingError(
-            f"{scan.name}: patterns are not whole counts (deviation up to {deviation:.3g}), so they "
+            f'{scan.name}: patterns are not whole counts (deviation up to {deviation:.3g}), so they '
             "cannot be thinned. Use objective='poisson', or convert with the true --photons."
         )
 
@@ -139,7 +139,9 @@ class TrainingPlan:
             return patterns[chosen] if indices is not None else patterns
         seed = (self.config.seed, view.scan, view.thinning)
         fraction = self.config.thinning_fraction
-        first_part = np.concatenate([thin(patterns[i][None], fraction, seed, int(i)) for i in chosen])
+        first_part = np.concatenate(
+            [thin(patterns[i][None], fraction, seed, int(i)) for i in chosen]
+        )
         if (view.part == 0) == seen:
             return first_part
         return np.asarray(np.rint(patterns[chosen]) - first_part, dtype=np.float32)

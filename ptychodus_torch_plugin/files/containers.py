@@ -43,7 +43,10 @@ class Container:
     def array(self, key: str) -> NDArray[Any]:
         """Return the array `key`; raise `ScanFileError` if it is missing, damaged or no numbers."""
         if key not in self.keys:
-            raise ScanFileError(f'key {key!r} is missing; the file has {self.describe_keys()}.')
+            raise ScanFileError(
+                f'key {key!r} is missing; the file has {self.describe_keys()}; '
+                'expected a file with this array.'
+            )
         with damage_reported(f'key {key!r}'):
             array = np.asarray(self._fetch(key))
         if array.dtype.kind not in 'biufc':

@@ -83,9 +83,10 @@ def read_scan(
     with errors_named(path):
         how = 'as asked for' if options.file_kind != 'auto' else 'told from its keys'
         name = raw.name if raw.tagged or isinstance(found, Product) else _stem(path)
-        line = f'read from {path.name} as {kind} ({how})'
-        notes = (*raw.notes, line) if raw.tagged else (line, *raw.notes)
-        raw = replace(raw, name=name, notes=notes)
+        line = f'read from {path.resolve().name} as {kind} ({how})'
+        # The provenance of our own file is older than this line, the notes of a reader follow it.
+        before, after = (raw.notes, ()) if raw.tagged else ((), raw.notes)
+        raw = replace(raw, name=name, notes=before).changed(line, *after)
         scan = to_scan(raw, options)
     for line in scan.provenance:
         logger.info('%s: %s', path.name, line)

@@ -82,6 +82,7 @@ def _write_patterns(file: Any, patterns: FloatArray) -> None:
         compression='gzip',
         compression_opts=1,
         shuffle=True,
+        fletcher32=True,  # a flipped bit is an error, not a count
     )
 
 

@@ -26,6 +26,12 @@ def maker() -> SimpleNamespace:
 
 
 @pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that is not named after the test, or messages with a path would match anything."""
+    return tmp_path_factory.mktemp('work')
+
+
+@pytest.fixture
 def bundle(maker: SimpleNamespace) -> Bundle:
     return maker.golden_bundle()
 

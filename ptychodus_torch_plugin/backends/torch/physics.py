@@ -1,7 +1,7 @@
 """The physics in PyTorch; `ptychodus_torch_plugin.physics` is the oracle, name by name.
 
 Far fields are centred without moving memory: the probe carries a checkerboard (-1)^(y+x), which by
-the shift theorem puts the zero frequency at [N//2, N//2].  Axes as in the oracle: B pattern, m mode.
+the shift theorem puts the zero frequency at [N//2, N//2].  Axes: B pattern, m mode.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def checkerboard(n_px: int, device: torch.device) -> Tensor:
 def fft2(x: Tensor, norm: str = 'backward') -> Tensor:
     """Transform the last two axes.
 
-    MKL splits a *single* 2-D transform over its threads and then waits for them up to a hundred times
-    longer than it computes (8 ms against 20 us for 64 x 64 on two busy cores), so that one is done
-    axis by axis.
+    MKL splits a *single* 2-D transform over its threads and then waits for them up to a hundred
+    times longer than it computes (8 ms against 20 us for 64 x 64 on two busy cores), so that one is
+    done axis by axis.
     """
     if x.shape[:-2].numel() == 1:
         return torch.fft.fft(torch.fft.fft(x, dim=-1, norm=norm), dim=-2, norm=norm)

@@ -13,8 +13,8 @@ from ptychodus_torch_plugin.arrays import ComplexArray, IndexArray
 from ptychodus_torch_plugin.backends.torch import physics
 from ptychodus_torch_plugin.backends.torch.data import ScanTensors
 from ptychodus_torch_plugin.config import SweepConfig
-from ptychodus_torch_plugin.probes import center_px
-from ptychodus_torch_plugin.sweeps import FIRST_PROBE_SWEEP, batches, drift_px
+from ptychodus_torch_plugin.probes import center_px, tilt_px
+from ptychodus_torch_plugin.sweeps import FIRST_PROBE_SWEEP, batches, drift_px, ramp
 
 PROBE_CACHE_BYTES = 2**29
 """Shifted copies of an unchanging probe are kept up to this size."""
@@ -79,7 +79,19 @@ class Sweeper:
                 _keep_gauge(object_, object_velocity, probe, probe_velocity, energy, home)
             on_sweep()
         self._cache = None
+        if self.config.refine_probe:
+            self._keep_tilt(object_, probe, state.probe)
         return SweepState(object_, probe)
+
+    def _keep_tilt(self, object_: Tensor, probe: Tensor, reference: Tensor) -> None:
+        n_px = self.scan.n_px
+        # Both carry the same checkerboard, which shifts both far fields alike.
+        tilt = tilt_px(_numpy(probe), _numpy(reference))
+        for array, sign in ((probe, -1), (object_, 1)):
+            factor = ramp(
+                (array.shape[-2], array.shape[-1]), (sign * tilt[0], sign * tilt[1]), n_px
+            )
+            array.mul_(torch.from_numpy(factor).to(array.device, torch.complex64))
 
     def _update(
         self, object_: Tensor, probe: Tensor, chosen: Tensor, damping: float, *, refine_probe: bool
@@ -125,6 +137,17 @@ class Sweeper:
                 [scan.batch_probes(probe, part) for part in _all(scan).split(64)]
             )
         return self._cache.index_select(0, chosen)
+
+
+@torch.no_grad()
+def photons_per_pixel(scan: ScanTensors, probe: Tensor, pool: IndexArray) -> Tensor:
+    """Return how many photons of the patterns `pool` fell on each canvas pixel, (h, w) float32."""
+    canvas = torch.zeros(scan.frame.shape, device=scan.device)
+    for chosen in torch.from_numpy(pool).to(scan.device).split(64):
+        power = physics.absolute_square(scan.batch_probes(probe, chosen)).sum(1)
+        power = power.expand(len(chosen), -1, -1)
+        canvas += physics.scatter_patches(power, scan.batch_index(chosen), scan.frame.shape)
+    return canvas
 
 
 def _all(scan: ScanTensors) -> Tensor:
