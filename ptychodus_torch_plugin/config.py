@@ -54,9 +54,11 @@ class SweepConfig(Settings):
     damping_start: Damping = 0.1
     """Damping of the first sweep: small is fast, and noisy."""
     damping_end: Damping = 1.0
-    """Damping of the last sweep, reached geometrically: large averages the noise away."""
+    """Damping of the last accelerated sweep, reached geometrically: large averages the noise."""
     momentum: Fraction = 0.8
-    """Share of the previous sweeps' step that is repeated after each sweep."""
+    """Share of the previous sweeps' step that is repeated after each accelerated sweep."""
+    settling_sweeps: Count = 3
+    """How many of the sweeps, at the end, have no momentum and ever shorter steps."""
     batch_size: Positive = 16
     """Patterns that update the object together."""
     refine_probe: bool = True
@@ -80,7 +82,7 @@ class ModelConfig(Settings):
     """Side of a diffraction pattern in pixels."""
     channels: tuple[Positive, ...] = Field((24, 48, 96), min_length=1, max_length=6)
     """Channels of the U-Net per level."""
-    sweeps_before: Positive = 8
+    sweeps_before: Positive = 12
     """Sweeps before the network (all of them, for 'none')."""
     sweeps_after: Count = 3
     """Sweeps after the network; `refine` overrides it at reconstruction."""

@@ -43,6 +43,9 @@ MAX_ENLARGEMENT = 1.5
 MAX_REDUCTION = 2.5
 """How far an image is enlarged (it blurs) or reduced (it turns into noise) to fill an object."""
 
+MIN_CONTRAST = 0.2
+"""Grey range below which a view is not stretched to the full range: it is mostly camera noise."""
+
 LEAF_LAYERS = 5
 """Summed area of all leaves over the area of the object: hardly a pixel stays bare."""
 
@@ -88,13 +91,13 @@ def make_object(
 
 
 def load_image(name: str) -> Map:
-    """Return a photograph of `skimage.data` as (h, w) float64 grey values, contrast in [0, 1]."""
-    from skimage import color, data
+    """Return a photograph of `skimage.data` as (h, w) float64 grey values in [0, 1]."""
+    from skimage import color, data, util
 
     image = getattr(data, name)()
-    grey = color.rgb2gray(image) if image.ndim == 3 else image.astype(np.float64)
-    low, high = np.percentile(grey, (0.5, 99.5))
-    return np.asarray(np.clip((grey - low) / (high - low), 0, 1))
+    if image.ndim == 3:
+        return np.asarray(color.rgb2gray(image))
+    return np.asarray(util.img_as_float64(image))  # type: ignore[no-untyped-call]
 
 
 def _natural(side_px: int, rng: Generator, names: tuple[str, ...]) -> Maps:
@@ -104,7 +107,7 @@ def _natural(side_px: int, rng: Generator, names: tuple[str, ...]) -> Maps:
 
 
 def _random_view(name: str, side_px: int, rng: Generator) -> Map:
-    """Crop, zoom, turn and flip an image at random to a square of `side_px`."""
+    """Crop, zoom, turn and flip an image at random to a square of `side_px`, full contrast."""
     from skimage import transform
 
     image = load_image(name)
@@ -118,10 +121,11 @@ def _random_view(name: str, side_px: int, rng: Generator) -> Map:
     square = np.rot90(square, int(rng.integers(4)))
     if rng.integers(2):
         square = square[:, ::-1]
-    resized = transform.resize(  # type: ignore[no-untyped-call]
+    view = transform.resize(  # type: ignore[no-untyped-call]
         square, (side_px, side_px), order=1, anti_aliasing=True
     )
-    return np.asarray(np.clip(resized, 0, 1))
+    low, high = np.percentile(view, (0.5, 99.5))
+    return np.asarray(np.clip((view - low) / max(high - low, MIN_CONTRAST), 0, 1))
 
 
 def _dead_leaves(side_px: int, rng: Generator) -> Maps:

@@ -6,7 +6,7 @@ dose, say, have the same object, probe and positions.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.random import Generator
@@ -96,7 +96,7 @@ class SimulationConfig(Settings):
     """Seed of everything random."""
 
     @model_validator(mode='after')
-    def _check_offset(self) -> SimulationConfig:
+    def _check_offset(self) -> Self:
         if max(map(abs, self.offset_px)) > self.step_px:
             raise ValueError(
                 f'offset_px = {self.offset_px} is more than step_px = {self.step_px}; expected at '

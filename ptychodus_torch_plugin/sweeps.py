@@ -5,18 +5,19 @@ P_jm is mode m shifted by the sub-pixel remainder of position j and o_j the patc
 there, and the change Delta psi_jm that the measured counts demand (`physics.impose_counts`), a
 batch updates
 
-    O += sum_j sum_m conj(P_jm) Delta psi_jm / (a max|P|^2 + (1 - a) sum_j |P_j|^2)
+    O += t sum_j sum_m conj(P_jm) Delta psi_jm / (a max|P|^2 + (1 - a) sum_j |P_j|^2)
 
 and, when the probe is refined, shifted back by the remainder,
 
-    P_m += s sum_j conj(o_j) Delta psi_jm / (b max D + (1 - b) D),   D = sum_j |o_j|^2
+    P_m += t s sum_j conj(o_j) Delta psi_jm / (b max D + (1 - b) D),   D = sum_j |o_j|^2
 
 (the regularised update of Maiden, Johnson & Li, Optica 4, 736, 2017, for several patterns and modes
 at once).  After each sweep the whole step is repeated with momentum.  The damping a grows
-geometrically from sweep to sweep: first fast, then averaging the noise of the batches away.
+geometrically from sweep to sweep, and the last sweeps settle with shorter and shorter steps t:
+first fast, then averaging the noise of the batches away.
 
-What the data cannot know stays where the first probe put it: after each sweep the probe's energy and
-its place to a whole pixel, at the end the tilt of its far field.
+What the data cannot know stays where the first probe put it: after each sweep the probe's energy
+and its place to a whole pixel, at the end the tilt of its far field.
 """
 
 from __future__ import annotations
@@ -37,9 +38,30 @@ FIRST_PROBE_SWEEP = 1
 """The first sweep (from 0) that may update the probe: the object has to take shape first."""
 
 
-def damping_schedule(config: SweepConfig, n_sweeps: int) -> list[float]:
-    """Return the damping of each of `n_sweeps` sweeps, geometric from start to end."""
-    return [float(d) for d in np.geomspace(config.damping_start, config.damping_end, n_sweeps)]
+@dataclass(frozen=True)
+class Sweep:
+    """Settings of one sweep: damping a, length of the step, momentum after it."""
+
+    damping: float
+    step: float
+    momentum: float
+
+
+def schedule(config: SweepConfig, n_sweeps: int) -> list[Sweep]:
+    """Return `n_sweeps` sweeps: accelerated ones, then `config.settling_sweeps` settling ones."""
+    settling = min(config.settling_sweeps, n_sweeps - 1)
+    dampings = np.geomspace(config.damping_start, config.damping_end, n_sweeps - settling)
+    accelerated = [Sweep(float(damping), 1.0, config.momentum) for damping in dampings]
+    return accelerated + settling_schedule(settling)
+
+
+def settling_schedule(n_sweeps: int) -> list[Sweep]:
+    """Return sweeps of full damping, no momentum, and steps 1, 1/2, 1/4, 1/8, 1/8, ...
+
+    The patterns of a batch push the object by their noise, and momentum repeats it; smaller and
+    smaller steps average that away.
+    """
+    return [Sweep(1.0, 0.5 ** min(k, 3), 0.0) for k in range(n_sweeps)]
 
 
 def batches(pool: IndexArray, batch_size: int, seed: int, sweep: int) -> list[IndexArray]:
@@ -82,28 +104,27 @@ def sweep_oracle(
     scan: ScanData,
     state: SweepState,
     config: SweepConfig,
-    dampings: Sequence[float],
+    sweeps: Sequence[Sweep],
     *,
     pool: IndexArray | None = None,
-    momentum: float | None = None,
     seed: int = 0,
 ) -> None:
-    """Run one plain sweep per damping on `state`, in place; slow, for tests and for reading."""
+    """Run plain `sweeps` on `state`, in place; slow, for tests and for reading."""
     pool = np.arange(scan.n_patterns) if pool is None else pool
-    beta = config.momentum if momentum is None else momentum
     energy, home = float(np.sum(np.abs(state.probe) ** 2)), center_px(state.probe)
     probe_at_start = state.probe.copy()
     object_velocity, probe_velocity = np.zeros_like(state.object_), np.zeros_like(state.probe)
-    for sweep, damping in enumerate(dampings):
+    for number, sweep in enumerate(sweeps):
         object_before, probe_before = state.object_.copy(), state.probe.copy()
-        refine = config.refine_probe and sweep >= FIRST_PROBE_SWEEP
-        for chosen in batches(pool, config.batch_size, seed, sweep):
-            _update(scan, state, config, chosen, damping, refine_probe=refine)
-        object_velocity = beta * object_velocity + (state.object_ - object_before)
-        state.object_ += beta * object_velocity
+        refine = config.refine_probe and number >= FIRST_PROBE_SWEEP
+        for chosen in batches(pool, config.batch_size, seed, number):
+            _update(scan, state, config, chosen, sweep, refine_probe=refine)
+        object_velocity = sweep.momentum * object_velocity + (state.object_ - object_before)
+        state.object_ += sweep.momentum * object_velocity
         if refine:
-            probe_velocity = config.probe_momentum * probe_velocity + (state.probe - probe_before)
-            state.probe += config.probe_momentum * probe_velocity
+            beta = min(config.probe_momentum, sweep.momentum)
+            probe_velocity = beta * probe_velocity + (state.probe - probe_before)
+            state.probe += beta * probe_velocity
             _keep_gauge(state, object_velocity, probe_velocity, energy, home)
     if config.refine_probe:
         tilt = tilt_px(state.probe, probe_at_start)
@@ -116,7 +137,7 @@ def _update(
     state: SweepState,
     config: SweepConfig,
     chosen: IndexArray,
-    damping: float,
+    sweep: Sweep,
     *,
     refine_probe: bool,
 ) -> None:
@@ -131,7 +152,8 @@ def _update(
     physics.scatter_patches(np.sum(probes.conj() * change, axis=1), corners, step)
     physics.scatter_patches(np.sum(np.abs(probes) ** 2, axis=1), corners, weight)
     strongest = np.sum(np.abs(state.probe) ** 2, axis=0).max()
-    state.object_ += step / (damping * strongest + (1 - damping) * weight)
+    floor = sweep.damping * strongest + (1 - sweep.damping) * weight
+    state.object_ += sweep.step * step / floor
 
     if refine_probe:
         back = [
@@ -140,7 +162,7 @@ def _update(
         ]
         seen = np.sum(np.abs(patches) ** 2, axis=(0, 1))
         floor = config.probe_damping * seen.max() + (1 - config.probe_damping) * seen
-        state.probe += config.probe_step * np.sum(back, axis=0) / floor
+        state.probe += sweep.step * config.probe_step * np.sum(back, axis=0) / floor
 
 
 def _keep_gauge(

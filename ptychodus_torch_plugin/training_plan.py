@@ -1,15 +1,16 @@
 """What training sees, and when: framework-free, so that every backend draws the same.
 
-A *view* of a scan is what one prepared object was made from: all counts (`objective='poisson'`), or one
-binomial part of them, whose complement the loss then scores (`objective='thinned'`).  Thinning splits a
-Poisson count into two independent Poisson counts, so a network cannot predict the noise of the part it
-is scored on (count splitting; compare Noise2Self, Batson & Royer, ICML 2019).
+A *view* of a scan is what one prepared object was made from: all counts (`objective='poisson'`), or
+one binomial part of them, whose complement the loss then scores (`objective='thinned'`).  Thinning
+splits a Poisson count into two independent Poisson counts, so a network cannot predict the noise of
+the part it is scored on (count splitting; compare Noise2Self, Batson & Royer, ICML 2019).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def held_out_indices(scan: ScanData, fraction: float, seed: int) -> IndexArray:
     """Return the sorted indices (k,) int64 of patterns kept out of fitting, spread over the scan.
 
     Positions are ordered along rows of blocks, and one of each `1 / fraction` neighbours is drawn.
-    Neighbouring patterns overlap, so a held-out pattern sees parts of the object that its neighbours
+    Neighbouring patterns overlap, so a held-out pattern sees parts of the object that neighbours
     saw: R on held-out patterns tests prediction, not extrapolation.
     """
     count = round(scan.n_patterns * fraction)
@@ -40,7 +41,7 @@ def held_out_indices(scan: ScanData, fraction: float, seed: int) -> IndexArray:
     order = np.lexsort((positions[:, 0], block[:, 1], block[:, 0]))
     rng = np.random.default_rng([seed, scan.n_patterns])
     edges = np.linspace(0, scan.n_patterns, count + 1).astype(np.int64)
-    chosen = [order[rng.integers(low, high)] for low, high in zip(edges, edges[1:], strict=False)]
+    chosen = [order[rng.integers(low, high)] for low, high in pairwise(edges)]
     return np.sort(np.asarray(chosen, dtype=np.int64))
 
 
@@ -122,7 +123,10 @@ class TrainingPlan:
         thinnings = self.config.thinnings or max(1, -(-THINNINGS_IN_ALL // n_scans))
         for scan in range(n_scans):
             for thinning in range(thinnings):
-                yield from (View(scan, thinning, part) for part in (0, 1))
+                yield from (
+                    View(scan, thinning, part)
+                    for part in ((0, 1) if self.config.thinning_fraction == 0.5 else (0,))
+                )
 
     def seen_counts(self, view: View, indices: IndexArray | None = None) -> FloatArray:
         """Return the counts (n, N, N) that the sweeps of `view` see."""

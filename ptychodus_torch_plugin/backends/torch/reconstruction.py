@@ -25,7 +25,7 @@ from ptychodus_torch_plugin.config import InferenceConfig, ModelConfig
 from ptychodus_torch_plugin.errors import ShapeError
 from ptychodus_torch_plugin.probes import orthogonalise
 from ptychodus_torch_plugin.scan import ScanData
-from ptychodus_torch_plugin.sweeps import damping_schedule, first_probe
+from ptychodus_torch_plugin.sweeps import first_probe, schedule, settling_schedule
 from ptychodus_torch_plugin.training_plan import held_out_indices
 
 PATTERNS_AT_ONCE = 64
@@ -49,7 +49,7 @@ class _Run:
         sweeper = Sweeper(scan, sweeps, pool)
         state = sweeper.run(
             SweepState.start(scan, probe),
-            damping_schedule(sweeps, n_before),
+            schedule(sweeps, n_before),
             seed=self.seed,
             on_sweep=self.on_sweep,
         )
@@ -62,8 +62,7 @@ class _Run:
         if self.refine:
             state = sweeper.run(
                 state,
-                [sweeps.damping_end] * self.refine,
-                momentum=0.0,
+                settling_schedule(self.refine),
                 seed=self.seed + 1,
                 on_sweep=self.on_sweep,
             )

@@ -14,7 +14,7 @@ from ptychodus_torch_plugin.backends.torch import physics
 from ptychodus_torch_plugin.backends.torch.data import ScanTensors
 from ptychodus_torch_plugin.config import SweepConfig
 from ptychodus_torch_plugin.probes import center_px, tilt_px
-from ptychodus_torch_plugin.sweeps import FIRST_PROBE_SWEEP, batches, drift_px, ramp
+from ptychodus_torch_plugin.sweeps import FIRST_PROBE_SWEEP, Sweep, batches, drift_px, ramp
 
 PROBE_CACHE_BYTES = 2**29
 """Shifted copies of an unchanging probe are kept up to this size."""
@@ -53,29 +53,28 @@ class Sweeper:
     def run(
         self,
         state: SweepState,
-        dampings: Sequence[float],
+        sweeps: Sequence[Sweep],
         *,
-        momentum: float | None = None,
         seed: int = 0,
         on_sweep: Callable[[], None] = lambda: None,
     ) -> SweepState:
-        """Return the state after one sweep per damping; `state` itself is left alone."""
-        beta = self.config.momentum if momentum is None else momentum
+        """Return the state after `sweeps`; `state` itself is left alone."""
         object_, probe = state.object_.clone(), state.probe.clone()
         energy, home = physics.absolute_square(probe).sum(), center_px(_numpy(probe))
         object_velocity, probe_velocity = torch.zeros_like(object_), torch.zeros_like(probe)
-        for sweep, damping in enumerate(dampings):
-            refine = self.config.refine_probe and sweep >= FIRST_PROBE_SWEEP
+        for number, sweep in enumerate(sweeps):
+            refine = self.config.refine_probe and number >= FIRST_PROBE_SWEEP
             before = object_.clone(), probe.clone()
-            for chosen in batches(self.pool, self.config.batch_size, seed, sweep):
+            for chosen in batches(self.pool, self.config.batch_size, seed, number):
                 indices = torch.from_numpy(chosen).to(self.scan.device)
-                self._update(object_, probe, indices, damping, refine_probe=refine)
-            object_velocity.mul_(beta).add_(object_ - before[0])
-            object_.add_(object_velocity, alpha=beta)
+                self._update(object_, probe, indices, sweep, refine_probe=refine)
+            object_velocity.mul_(sweep.momentum).add_(object_ - before[0])
+            object_.add_(object_velocity, alpha=sweep.momentum)
             if refine:
                 self._cache = None
-                probe_velocity.mul_(self.config.probe_momentum).add_(probe - before[1])
-                probe.add_(probe_velocity, alpha=self.config.probe_momentum)
+                beta = min(self.config.probe_momentum, sweep.momentum)
+                probe_velocity.mul_(beta).add_(probe - before[1])
+                probe.add_(probe_velocity, alpha=beta)
                 _keep_gauge(object_, object_velocity, probe, probe_velocity, energy, home)
             on_sweep()
         self._cache = None
@@ -94,7 +93,7 @@ class Sweeper:
             array.mul_(torch.from_numpy(factor).to(array.device, torch.complex64))
 
     def _update(
-        self, object_: Tensor, probe: Tensor, chosen: Tensor, damping: float, *, refine_probe: bool
+        self, object_: Tensor, probe: Tensor, chosen: Tensor, sweep: Sweep, *, refine_probe: bool
     ) -> None:
         scan = self.scan
         index = scan.batch_index(chosen)
@@ -109,11 +108,14 @@ class Sweeper:
         power = physics.absolute_square(probes).sum(1).expand(len(chosen), -1, -1)
         weight = physics.scatter_patches(power, index, scan.frame.shape)
         strongest = physics.absolute_square(probe).sum(0).max()
-        object_.add_(step.div_(weight.mul_(1 - damping).add_(damping * strongest)))
+        floor = weight.mul_(1 - sweep.damping).add_(sweep.damping * strongest)
+        object_.add_(step.div_(floor), alpha=sweep.step)
         if refine_probe:
-            self._update_probe(probe, patches, change, chosen)
+            self._update_probe(probe, patches, change, chosen, sweep.step)
 
-    def _update_probe(self, probe: Tensor, patches: Tensor, change: Tensor, chosen: Tensor) -> None:
+    def _update_probe(
+        self, probe: Tensor, patches: Tensor, change: Tensor, chosen: Tensor, length: float
+    ) -> None:
         step = patches.conj() * change
         if self.scan.ramps is None:
             total = step.sum(0)
@@ -122,9 +124,8 @@ class Sweeper:
             total = physics.ifft2((physics.fft2(step) * kernel.conj()).sum(0))
         seen = physics.absolute_square(patches).sum((0, 1))
         damping = self.config.probe_damping
-        probe.add_(
-            total / (seen * (1 - damping) + damping * seen.max()), alpha=self.config.probe_step
-        )
+        floor = seen * (1 - damping) + damping * seen.max()
+        probe.add_(total / floor, alpha=length * self.config.probe_step)
 
     def _probes(self, probe: Tensor, chosen: Tensor, *, changing: bool) -> Tensor:
         """Return the shifted probes of a batch, from the cache while the probe stays the same."""

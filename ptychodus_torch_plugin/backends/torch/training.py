@@ -31,7 +31,7 @@ from ptychodus_torch_plugin.backends.torch.unrolled import UnrolledNetwork, mean
 from ptychodus_torch_plugin.config import ModelConfig
 from ptychodus_torch_plugin.errors import TrainingError
 from ptychodus_torch_plugin.scan import ScanData
-from ptychodus_torch_plugin.sweeps import damping_schedule, first_probe
+from ptychodus_torch_plugin.sweeps import first_probe, schedule
 from ptychodus_torch_plugin.training_plan import Step, TrainingPlan, View
 
 
@@ -95,7 +95,7 @@ class Preparation:
         sweeper = Sweeper(tensors, self._config.sweeps, pool)
         state = sweeper.run(
             SweepState.start(tensors, probe),
-            damping_schedule(self._config.sweeps, self._config.sweeps_before),
+            schedule(self._config.sweeps, self._config.sweeps_before),
             seed=self._plan.config.seed,
             on_sweep=lambda: self._report(len(pool)),
         )

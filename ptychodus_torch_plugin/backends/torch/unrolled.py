@@ -1,8 +1,8 @@
 """The unrolled network: a small U-Net on the object's canvas, between two stacks of sweeps.
 
-It takes the object after the first sweeps and returns a better one of the same shape (any height and
-width).  `specs/model-graph.md` has the graph and the canonical weight names, which are the names of
-this module's parameters.
+It takes the object after the first sweeps and returns a better one of the same shape (any height
+and width).  `specs/model-graph.md` has the graph and the canonical weight names, which are the
+names of this module's parameters.
 """
 
 from __future__ import annotations
