@@ -1,1 +1,95 @@
-"""Physics-informed neural ptychography for Ptychodus, with interchangeable backends."""
+"""Physics-informed neural ptychography for Ptychodus, with interchangeable backends.
+
+    from ptychodus_torch_plugin import read_scan, reconstruct, train
+
+    scan = read_scan('scan.h5')
+    model = train([scan])
+    result = reconstruct(model, scan)
+
+Importing this package loads nothing heavy: every name below is fetched when it is first used.
+"""
+
+from importlib import import_module
+from importlib.metadata import version as _version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ptychodus_torch_plugin.api import Model, load_bundle, reconstruct, train
+    from ptychodus_torch_plugin.backends.protocol import Progress, Reconstruction
+    from ptychodus_torch_plugin.backends.registry import Availability, available_backends
+    from ptychodus_torch_plugin.config import (
+        ExecutionConfig,
+        InferenceConfig,
+        ModelConfig,
+        RunConfig,
+        SweepConfig,
+        TrainingConfig,
+    )
+    from ptychodus_torch_plugin.errors import PluginError
+    from ptychodus_torch_plugin.files.options import ReadOptions
+    from ptychodus_torch_plugin.files.reading import read_scan
+    from ptychodus_torch_plugin.files.writing import write_scan
+    from ptychodus_torch_plugin.scan import Optics, ScanData
+    from ptychodus_torch_plugin.simulate import SimulationConfig, simulate_scan
+
+_HOMES = {
+    'Availability': 'backends.registry',
+    'ExecutionConfig': 'config',
+    'InferenceConfig': 'config',
+    'Model': 'api',
+    'ModelConfig': 'config',
+    'Optics': 'scan',
+    'PluginError': 'errors',
+    'Progress': 'backends.protocol',
+    'ReadOptions': 'files.options',
+    'Reconstruction': 'backends.protocol',
+    'RunConfig': 'config',
+    'ScanData': 'scan',
+    'SimulationConfig': 'simulate',
+    'SweepConfig': 'config',
+    'TrainingConfig': 'config',
+    'available_backends': 'backends.registry',
+    'load_bundle': 'api',
+    'read_scan': 'files.reading',
+    'reconstruct': 'api',
+    'simulate_scan': 'simulate',
+    'train': 'api',
+    'write_scan': 'files.writing',
+}
+
+__all__ = [
+    'Availability',
+    'ExecutionConfig',
+    'InferenceConfig',
+    'Model',
+    'ModelConfig',
+    'Optics',
+    'PluginError',
+    'Progress',
+    'ReadOptions',
+    'Reconstruction',
+    'RunConfig',
+    'ScanData',
+    'SimulationConfig',
+    'SweepConfig',
+    'TrainingConfig',
+    'available_backends',
+    'load_bundle',
+    'read_scan',
+    'reconstruct',
+    'simulate_scan',
+    'train',
+    'write_scan',
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == '__version__':
+        return _version('ptychodus-torch-plugin')
+    if name in _HOMES:
+        return getattr(import_module(f'{__name__}.{_HOMES[name]}'), name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+    return [*__all__, '__version__']

@@ -50,8 +50,8 @@ def check_integer_counts(scan: ScanData) -> None:
     deviation = float(np.abs(scan.patterns - np.rint(scan.patterns)).max())
     if deviation > INTEGER_TOLERANCE:
         raise TrainingError(
-            f'{scan.name}: patterns are not whole counts (deviation up to {deviation:.3g}), so they '
-            "cannot be thinned. Use objective='poisson', or convert with the true --photons."
+            f'{scan.name}: patterns are not whole counts (deviation up to {deviation:.3g}), so '
+            "they cannot be thinned. Use objective='poisson', or convert with the true --photons."
         )
 
 

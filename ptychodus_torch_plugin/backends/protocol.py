@@ -22,16 +22,6 @@ from ptychodus_torch_plugin.scan import ScanData
 
 
 @dataclass(frozen=True)
-class Availability:
-    """Whether a backend can be used, and if not, why and what to do."""
-
-    ok: bool
-    version: str | None = None
-    reason: str = ''
-    hint: str = ''
-
-
-@dataclass(frozen=True)
 class Progress:
     """One report of work under way.
 

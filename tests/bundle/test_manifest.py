@@ -15,7 +15,7 @@ from ptychodus_torch_plugin.bundle.errors import (
     BundleVersionError,
     NotABundleError,
 )
-from ptychodus_torch_plugin.bundle.manifest import Manifest, parse_manifest
+from ptychodus_torch_plugin.bundle.manifest import Manifest, Normalisation, parse_manifest
 from ptychodus_torch_plugin.errors import BundleError
 
 
@@ -48,6 +48,12 @@ def test_a_manifest_is_frozen_and_exact(fields: dict[str, Any]) -> None:
     assert manifest.provenance['note'] == 'Böhmen ✓'
     with pytest.raises(ValidationError, match='frozen'):
         manifest.backend = 'tensorflow'
+
+
+@pytest.mark.parametrize('scale', [0.0, -1.0, float('inf'), float('nan')])
+def test_scales_are_positive_and_finite(scale: float) -> None:
+    with pytest.raises(ValidationError, match='input_scale'):
+        Normalisation(mean_counts=1.0, input_scale=scale, probe_scale=1.0)
 
 
 @pytest.mark.parametrize('version', ['2.0', '0.9', '10.0', '1', '1.0.0', ' 1.0', '01.0', 1.0, None])

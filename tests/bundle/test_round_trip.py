@@ -220,6 +220,11 @@ UNWRITABLE = {
     ),
     'boolean loss': (lambda b: replace(b, history=[{'loss': True}]), BundleContentError, 'bool'),
     'preview': (lambda b: replace(b, preview_png=b'GIF89a'), BundleContentError, 'GIF89a'),
+    'large preview': (
+        lambda b: replace(b, preview_png=b.preview_png + bytes(8 * 2**20)),
+        BundleLimitError,
+        'preview.png of the bundle to write',
+    ),
     'NaN setting': (
         lambda b: replace(b, model_settings={'a': float('nan')}),
         BundleContentError,

@@ -226,7 +226,7 @@ def _moments(module: UnrolledTraining) -> dict[str, NDArray[np.float32]]:
     for name, parameter in module.network.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             array = torch.as_tensor(value, dtype=torch.float32).cpu().numpy().copy()
-            moments[f'{name}.{key}'] = array
+            moments[f'{key}/{name}'] = array
     return moments
 
 

@@ -22,7 +22,6 @@ from ptychodus_torch_plugin.backends.torch.data import ScanTensors
 from ptychodus_torch_plugin.backends.torch.sweeps import Sweeper, SweepState, photons_per_pixel
 from ptychodus_torch_plugin.backends.torch.unrolled import UnrolledNetwork, mean_transmission
 from ptychodus_torch_plugin.config import InferenceConfig, ModelConfig
-from ptychodus_torch_plugin.errors import ShapeError
 from ptychodus_torch_plugin.probes import orthogonalise
 from ptychodus_torch_plugin.scan import ScanData
 from ptychodus_torch_plugin.sweeps import first_probe, schedule, settling_schedule
@@ -91,11 +90,6 @@ def reconstruct(
     should_stop: ShouldStop,
 ) -> Reconstruction:
     """Reconstruct from every pattern; then, to measure R honestly, once more without some."""
-    if scan.n_px != config.N:
-        raise ShapeError(
-            f'{scan.name}: patterns are {scan.n_px} x {scan.n_px} px, but the model is for N = '
-            f'{config.N}. Crop the detector to {config.N} px, or train a model for {scan.n_px}.'
-        )
     refine = 0 if network is None and inference.refine is None else inference.refine
     refine = config.sweeps_after if refine is None else refine
     held_out = held_out_indices(scan, inference.held_out_fraction, inference.seed)

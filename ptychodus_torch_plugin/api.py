@@ -1,0 +1,279 @@
+"""The functions that users call: `train`, `reconstruct`, `load_bundle`.
+
+A backend is named, never guessed at half-way: its framework is imported when it is first needed,
+and a missing one is an error that says how to install it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptychodus_torch_plugin.arrays import ComplexArray
+from ptychodus_torch_plugin.backends.protocol import (
+    Backend,
+    EpochRecord,
+    OnEvent,
+    Reconstruction,
+    ShouldStop,
+    TrainedModel,
+    ignore_event,
+    never_stop,
+)
+from ptychodus_torch_plugin.backends.registry import get_backend
+from ptychodus_torch_plugin.config import (
+    ExecutionConfig,
+    InferenceConfig,
+    ModelConfig,
+    TrainingConfig,
+)
+from ptychodus_torch_plugin.errors import ScanValueError, ShapeError
+from ptychodus_torch_plugin.scan import ScanData
+from ptychodus_torch_plugin.sweeps import first_probe
+
+if TYPE_CHECKING:
+    from ptychodus_torch_plugin.bundle.archive import Bundle
+
+BUNDLE_NAME = 'wts.h5.zip'
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model, trained or not, with all that its bundle carries.
+
+    Attributes
+    ----------
+    backend
+        The backend that computes it.
+    trained
+        The backend's own model.
+    probe : (m, N, N) complex64
+        Probe of the training scan, its energy being `mean_counts`.
+    mean_counts
+        Mean total counts of a pattern of the training scans.
+    training
+        How it was trained; `None` if it was not.
+    history
+        Losses per epoch.
+    best_epoch
+        Epoch whose weights it has, counted from 1; `None` if no epoch was completed.
+    stopped
+        'patience' or 'request' if training ended early.
+    provenance
+        Where it came from: data fingerprints, seeds, date.
+    optimizer
+        State of the optimiser, for training on; `None` if there is none.
+    """
+
+    backend: Backend
+    trained: TrainedModel
+    probe: ComplexArray
+    mean_counts: float
+    training: TrainingConfig | None = None
+    history: Sequence[EpochRecord] = ()
+    best_epoch: int | None = None
+    stopped: str = ''
+    provenance: dict[str, Any] = field(default_factory=dict)
+    optimizer: dict[str, NDArray[np.float32]] | None = None
+
+    @property
+    def config(self) -> ModelConfig:
+        """What the model is."""
+        return self.trained.config
+
+    def save(self, path: str | Path, *, preview_png: bytes | None = None) -> Path:
+        """Write the bundle `path` (a file, or a folder that gets `wts.h5.zip`); return its path."""
+        from ptychodus_torch_plugin.bundle.archive import write_bundle
+
+        file = Path(path)
+        if file.is_dir() or not file.suffix:
+            file = file / BUNDLE_NAME
+        write_bundle(file, _to_bundle(self, preview_png))
+        return file
+
+
+def train(
+    scans: Sequence[ScanData],
+    model: ModelConfig | None = None,
+    training: TrainingConfig | None = None,
+    execution: ExecutionConfig | None = None,
+    *,
+    backend: str | None = None,
+    checkpoint_dir: Path | None = None,
+    resume: bool = False,
+    on_event: OnEvent = ignore_event,
+    should_stop: ShouldStop = never_stop,
+) -> Model:
+    """Train a network on one scan or many, without labels.
+
+    Parameters
+    ----------
+    scans
+        Scans of one pattern size N; the first one's probe goes into the bundle.
+    model, training, execution
+        Settings; `None` takes the defaults for the scans' N.
+    backend
+        'pytorch', 'tensorflow' or a third party's; `None` takes the preferred one installed.
+    checkpoint_dir
+        Where checkpoints go after every epoch; `None` keeps none.
+    resume
+        Go on from the last checkpoint there, to the same loss curve as without the interruption.
+    on_event, should_stop
+        Called with progress after every step; asked before every step.  A stop keeps the weights of
+        the best epoch so far.
+
+    Raises
+    ------
+    PluginError
+        A subclass per defect; see `errors`.
+    """
+    if not scans:
+        raise ScanValueError('no scan was given; expected at least one to train on.')
+    config = model or ModelConfig(N=scans[0].n_px)
+    for scan in scans:
+        _check_size(scan, config)
+    settings = training or TrainingConfig()
+    engine = get_backend(backend)
+    result = engine.fit(
+        engine.build(config, seed=settings.seed),
+        scans,
+        settings,
+        execution or ExecutionConfig(),
+        checkpoint_dir=checkpoint_dir,
+        resume=resume,
+        on_event=on_event,
+        should_stop=should_stop,
+    )
+    return Model(
+        backend=engine,
+        trained=result.model,
+        probe=first_probe(scans[0], config.sweeps).astype(np.complex64),
+        mean_counts=float(np.mean([scan.mean_counts() for scan in scans])),
+        training=settings,
+        history=result.history,
+        best_epoch=result.best_epoch,
+        stopped=result.stopped,
+        provenance={
+            'date': datetime.now(UTC).isoformat(timespec='seconds'),
+            'seed': settings.seed,
+            'best_epoch': result.best_epoch,
+            'stopped': result.stopped,
+            'scans': [
+                {'name': scan.name, 'patterns': scan.n_patterns, 'sha256': scan.fingerprint()}
+                for scan in scans
+            ],
+        },
+        optimizer=None if result.optimizer is None else dict(result.optimizer),
+    )
+
+
+def reconstruct(
+    model: Model,
+    scan: ScanData,
+    inference: InferenceConfig | None = None,
+    execution: ExecutionConfig | None = None,
+    *,
+    on_event: OnEvent = ignore_event,
+    should_stop: ShouldStop = never_stop,
+) -> Reconstruction:
+    """Turn a scan into an object, using every pattern.
+
+    Raises
+    ------
+    ShapeError
+        If the model was made for another N.
+    InterruptedError
+        If `should_stop` answered yes.
+    """
+    _check_size(scan, model.config)
+    return model.trained.reconstruct(
+        scan,
+        inference or InferenceConfig(),
+        execution or ExecutionConfig(),
+        on_event=on_event,
+        should_stop=should_stop,
+    )
+
+
+def load_bundle(path: str | Path, *, backend: str | None = None) -> Model:
+    """Return the model in a bundle, or in a folder that holds one, for any backend.
+
+    Raises
+    ------
+    BundleError
+        A subclass per defect of the file; nothing in it is ever executed.
+    ConfigError
+        If it describes a model that this release does not know.
+    """
+    from ptychodus_torch_plugin.bundle.archive import read_bundle
+
+    bundle = read_bundle(path)
+    config = ModelConfig.parse(bundle.model_settings, source=f'{path}: model settings')
+    engine = get_backend(backend)
+    trained = engine.build(config)
+    trained.import_weights(bundle.weights)
+    training = bundle.training_settings
+    return Model(
+        backend=engine,
+        trained=trained,
+        probe=bundle.probe,
+        mean_counts=bundle.normalisation.mean_counts,
+        training=None if training is None else TrainingConfig.parse(training, source=str(path)),
+        history=[_record(row) for row in bundle.history],
+        best_epoch=bundle.provenance.get('best_epoch'),  # type: ignore[arg-type]
+        stopped=str(bundle.provenance.get('stopped', '')),
+        provenance=dict(bundle.provenance),
+        optimizer=bundle.optimizer,
+    )
+
+
+def _check_size(scan: ScanData, config: ModelConfig) -> None:
+    if scan.n_px != config.N:
+        raise ShapeError(
+            f'{scan.name}: patterns are {scan.n_px} x {scan.n_px} px, but the model is for N = '
+            f'{config.N}. Crop the detector to {config.N} px, or train a model for {scan.n_px}.'
+        )
+
+
+def _record(row: dict[str, Any]) -> EpochRecord:
+    return EpochRecord(int(row['epoch']), float(row['loss']), row.get('validation_loss'))
+
+
+def _to_bundle(model: Model, preview_png: bytes | None) -> Bundle:
+    from ptychodus_torch_plugin.bundle.archive import Bundle
+    from ptychodus_torch_plugin.bundle.manifest import Normalisation
+
+    config = model.config
+    return Bundle(
+        backend=model.backend.name,
+        model_settings=config.to_json(),
+        training_settings=None if model.training is None else model.training.to_json(),
+        normalisation=Normalisation(
+            mean_counts=model.mean_counts,
+            # The root of the counts, divided by this, has a mean energy of (N / 2)^2 per pattern.
+            input_scale=float(np.sqrt(model.mean_counts)) / (config.N / 2),
+            probe_scale=float(np.linalg.norm(model.probe)),
+        ),
+        weights=model.trained.export_weights(),
+        probe=model.probe,
+        history=[
+            {'epoch': r.epoch, 'loss': r.loss, 'validation_loss': r.validation_loss}
+            for r in model.history
+        ],
+        producer={'ptychodus-torch-plugin': _own_version(), **model.backend.versions()},
+        provenance=model.provenance,
+        optimizer=model.optimizer,
+        preview_png=preview_png,
+    )
+
+
+def _own_version() -> str:
+    from importlib.metadata import version
+
+    return version('ptychodus-torch-plugin')
