@@ -16,9 +16,8 @@ from ptychodus_torch_plugin.bundle.errors import (
 )
 from ptychodus_torch_plugin.bundle.limits import JSON_DEPTH
 
-# Strings are skipped whole. The group is atomic and the closing quote optional, so that no text
-# makes the search go back: its time is proportional to the length.
-_BRACKETS = re.compile(r'"(?>[^"\\]*(?:\\.[^"\\]*)*)"?|[\[{]|[\]}]', re.DOTALL)
+# One mark at a time: a pattern for a whole string needs memory for each of its escapes.
+_MARKS = re.compile(r'\\.|["\[\]{}]', re.DOTALL)
 _INTEGER_DIGITS = 40
 
 
@@ -79,10 +78,13 @@ def _invalid(source: str, error: Exception) -> CorruptBundleError:
 
 
 def _check_depth(text: str, source: str) -> None:
-    depth = 0
-    for match in _BRACKETS.finditer(text):
-        first = text[match.start()]
-        depth += (first in '[{') - (first in ']}')
+    depth, in_string = 0, False
+    for match in _MARKS.finditer(text):
+        mark = match[0]
+        if mark == '"':
+            in_string = not in_string
+        elif not in_string:
+            depth += (mark in '[{') - (mark in ']}')
         if depth > JSON_DEPTH:
             raise BundleLimitError(
                 f'{source} is nested deeper than {JSON_DEPTH} levels; '

@@ -82,10 +82,11 @@ class UnrolledNetwork(nn.Module):
         noise = torch.rsqrt(photons + NOISE_FLOOR)
         plain = object_ / gauge
         features = torch.stack([plain.real - 1, plain.imag, noise])[None]
-        correction = self._padded(features)[0]
+        correction = self._padded(features)[0].float()
         # Where no photon fell the data say nothing, and the object stays as it was.
         seen = photons / (photons + NOISE_FLOOR)
-        return object_ + gauge * seen * torch.complex(correction[0], correction[1])
+        # In units of the noise, corrections are of order one at any dose.
+        return object_ + gauge * (seen * noise) * torch.complex(correction[0], correction[1])
 
     def _padded(self, features: Tensor) -> Tensor:
         height, width = features.shape[-2:]

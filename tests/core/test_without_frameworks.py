@@ -1,0 +1,50 @@
+"""The package where no tensor framework is installed; the `core` environment of tox is such a place.
+
+Elsewhere these tests have nothing to say and are skipped, but never in that environment.
+"""
+
+import os
+from importlib import util
+
+import pytest
+
+import ptychodus_torch_plugin as plugin
+
+FRAMEWORKS = ('torch', 'lightning', 'tensorflow', 'keras')
+FOUND = [name for name in FRAMEWORKS if util.find_spec(name) is not None]
+
+pytestmark = pytest.mark.skipif(
+    bool(FOUND) and os.environ.get('TOX_ENV_NAME') != 'core',
+    reason=f'{", ".join(FOUND)} is installed',
+)
+
+
+@pytest.fixture(scope='module')
+def scan():
+    return plugin.simulate_scan(plugin.SimulationConfig(N=32, n_positions=9, step_px=6.5))
+
+
+def test_no_framework_is_here():
+    assert FOUND == []
+
+
+def test_the_missing_backend_is_listed_with_the_command_that_installs_it():
+    listed = plugin.available_backends()['pytorch']
+    assert (listed.ok, listed.reason) == (False, 'torch is not installed')
+    assert listed.hint == "pip install 'ptychodus-torch-plugin[torch]'"
+
+
+def test_asking_for_the_missing_backend_says_how_to_install_it(scan):
+    with pytest.raises(RuntimeError, match='PyTorch backend selected') as caught:
+        plugin.train([scan], plugin.ModelConfig(N=32), backend='pytorch')
+    assert "pip install 'ptychodus-torch-plugin[torch]'" in str(caught.value)
+
+
+def test_asking_for_any_backend_lists_the_commands(scan):
+    with pytest.raises(RuntimeError, match="pip install 'ptychodus-torch-plugin"):
+        plugin.train([scan], plugin.ModelConfig(N=32))
+
+
+def test_scans_need_no_framework(scan, tmp_path):
+    plugin.write_scan(tmp_path / 'scan.h5', scan)
+    assert plugin.read_scan(tmp_path / 'scan.h5').fingerprint() == scan.fingerprint()
