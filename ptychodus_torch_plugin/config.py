@@ -116,7 +116,7 @@ class TrainingConfig(Settings):
     window_px: Positive | None = None
     """Side of the part of the canvas that one step sees; None takes max(2 N, 160)."""
     thinnings: Positive | None = None
-    """Independent thinnings of each scan; None takes six for one scan, fewer for many."""
+    """Independent thinnings of each scan; None takes three for one scan, fewer for many."""
     thinning_fraction: float = Field(0.5, gt=0.0, lt=1.0)
     """Share of the counts that the sweeps see."""
     held_out_fraction: Fraction = 0.1
@@ -143,7 +143,7 @@ class InferenceConfig(Settings):
 
     refine: Count | None = None
     """Sweeps after the network; None takes the model's `sweeps_after`."""
-    held_out_fraction: Fraction = 0.1
+    held_out_fraction: float = Field(0.1, ge=0.0, le=0.5)
     """Share of patterns left out of a second reconstruction that measures R on them; 0: none."""
     seed: Count = 0
     """Seed of the order of batches and of the choice of held-out patterns."""

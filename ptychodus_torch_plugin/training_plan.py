@@ -16,10 +16,10 @@ import numpy as np
 
 from ptychodus_torch_plugin.arrays import FloatArray, IndexArray
 from ptychodus_torch_plugin.config import TrainingConfig
-from ptychodus_torch_plugin.errors import TrainingError
+from ptychodus_torch_plugin.errors import ConfigError, TrainingError
 from ptychodus_torch_plugin.scan import ScanData
 
-THINNINGS_IN_ALL = 6
+THINNINGS_IN_ALL = 3
 MIN_WINDOW_PX = 160
 INTEGER_TOLERANCE = 0.01
 
@@ -47,7 +47,8 @@ def held_out_indices(scan: ScanData, fraction: float, seed: int) -> IndexArray:
 
 def check_integer_counts(scan: ScanData) -> None:
     """Raise `TrainingError` unless the patterns are whole photon counts, as thinning needs."""
-    deviation = float(np.abs(scan.patterns - np.rint(scan.patterns)).max())
+    counts = scan.patterns[:, scan.valid_pixels]
+    deviation = float(np.abs(counts - np.rint(counts)).max())
     if deviation > INTEGER_TOLERANCE:
         raise TrainingError(
             f'{scan.name}: patterns are not whole counts (deviation up to {deviation:.3g}), so '
@@ -92,6 +93,17 @@ class Step:
     patterns: IndexArray
 
 
+def _window_px(config: TrainingConfig, n_px: int) -> int:
+    if config.window_px is None:
+        return max(2 * n_px, MIN_WINDOW_PX)
+    if config.window_px < n_px:
+        raise ConfigError(
+            f'window_px = {config.window_px} has no room for a pattern of {n_px} px; expected at '
+            f'least {n_px}, or None for max(2 N, {MIN_WINDOW_PX}).'
+        )
+    return config.window_px
+
+
 class TrainingPlan:
     """Views, pools of patterns and seeded steps of one training run."""
 
@@ -108,7 +120,7 @@ class TrainingPlan:
             for scan in scans:
                 check_integer_counts(scan)
         self.views = list(self._views(len(scans)))
-        self.window_px = config.window_px or max(2 * scans[0].n_px, MIN_WINDOW_PX)
+        self.window_px = _window_px(config, scans[0].n_px)
         self._scans = scans
         self._frames = [scan.frame for scan in scans]
         self._corners = [

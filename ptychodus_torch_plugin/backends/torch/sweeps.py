@@ -71,7 +71,6 @@ class Sweeper:
             object_velocity.mul_(sweep.momentum).add_(object_ - before[0])
             object_.add_(object_velocity, alpha=sweep.momentum)
             if refine:
-                self._cache = None
                 beta = min(self.config.probe_momentum, sweep.momentum)
                 probe_velocity.mul_(beta).add_(probe - before[1])
                 probe.add_(probe_velocity, alpha=beta)
@@ -97,7 +96,7 @@ class Sweeper:
     ) -> None:
         scan = self.scan
         index = scan.batch_index(chosen)
-        probes = self._probes(probe, chosen, changing=refine_probe)
+        probes = self._probes(probe, chosen)
         patches = physics.gather_patches(object_, index, scan.n_px)
         waves = physics.far_field(probes * patches)
         intensity = physics.absolute_square(waves).sum(1)
@@ -127,11 +126,11 @@ class Sweeper:
         floor = seen * (1 - damping) + damping * seen.max()
         probe.add_(total / floor, alpha=length * self.config.probe_step)
 
-    def _probes(self, probe: Tensor, chosen: Tensor, *, changing: bool) -> Tensor:
-        """Return the shifted probes of a batch, from the cache while the probe stays the same."""
+    def _probes(self, probe: Tensor, chosen: Tensor) -> Tensor:
+        """Return the shifted probes of a batch, from the cache where the probe never changes."""
         scan = self.scan
         size = len(scan) * probe.numel() * probe.element_size()
-        if changing or scan.ramps is None or size > PROBE_CACHE_BYTES:
+        if self.config.refine_probe or scan.ramps is None or size > PROBE_CACHE_BYTES:
             return scan.batch_probes(probe, chosen)
         if self._cache is None:
             self._cache = torch.cat(

@@ -1,0 +1,118 @@
+"""The command line `ptychodus-torch-plugin`."""
+
+import logging
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Annotated, NoReturn
+
+import typer
+
+from ptychodus_torch_plugin.cli.convert import convert
+from ptychodus_torch_plugin.cli.demo import demo
+from ptychodus_torch_plugin.cli.evaluate import evaluate
+from ptychodus_torch_plugin.cli.infer import infer
+from ptychodus_torch_plugin.cli.inspect import inspect
+from ptychodus_torch_plugin.cli.report import printable
+from ptychodus_torch_plugin.cli.simulate import simulate
+from ptychodus_torch_plugin.cli.stopping import Killed, StoppedError
+from ptychodus_torch_plugin.cli.train import train
+from ptychodus_torch_plugin.errors import PluginError
+
+NAME = 'ptychodus-torch-plugin'
+DEBUG = '--debug'
+BUG, BAD_INPUT, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name=NAME,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: it starts faster, and cuts no long option
+    context_settings={'help_option_names': ['-h', '--help'], 'max_content_width': 100},
+)
+for command in (demo, simulate, convert, train, infer, inspect, evaluate):
+    app.command()(command)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option('--version', help='Print the version.')] = False,
+    debug: Annotated[  # noqa: ARG001 - `run` looks for it, wherever it stands
+        bool, typer.Option(DEBUG, help='Show where in the program an error arose.')
+    ] = False,
+) -> None:
+    """Physics-informed neural ptychographic reconstruction.
+
+    Start with 'demo': it simulates scans, trains a network and reconstructs an object.
+    """
+    if version:
+        from importlib.metadata import version as version_of
+
+        typer.echo(f'{NAME} {version_of(NAME)}')
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line; return the exit code: 0, 2 for bad input, 130 for Ctrl-C, 1 for a bug.
+
+    Errors are one line on stderr; with `--debug` anywhere among the arguments, a traceback too.
+    """
+    debug = DEBUG in arguments
+    try:
+        with _warnings_on_stderr():
+            kept = [argument for argument in arguments if argument != DEBUG]
+            code = app(args=kept, prog_name=NAME, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except (Killed, KeyboardInterrupt, typer.Abort):
+        return _fail('Interrupted.', INTERRUPTED)
+    except StoppedError as error:
+        return _fail(str(error), INTERRUPTED)
+    except Exception as error:  # noqa: BLE001, RUF100 - whatever it is, nobody wants a traceback
+        if debug:
+            traceback.print_exc()
+        return _explain(error)
+
+
+def _explain(error: Exception) -> int:
+    if isinstance(error, PluginError):
+        return _fail(f'Error: {error}', BAD_INPUT)
+    # The errors of typer about usage; their class has moved between its releases.
+    format_message = getattr(error, 'format_message', None)
+    if format_message is not None:
+        return _fail(f"Error: {format_message()} See '{NAME} --help'.", BAD_INPUT)
+    return _fail(
+        f'Error: {type(error).__name__}: {error}. This should not happen: please report it, with '
+        f'what {DEBUG} shows.',
+        BUG,
+    )
+
+
+def _fail(text: str, code: int) -> int:
+    typer.echo(printable(' '.join(text.split())), err=True)
+    return code
+
+
+class _Echo(logging.Handler):
+    """Writes warnings of the package to whatever stderr is at that moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(f'{record.levelname.capitalize()}: {record.getMessage()}', err=True)
+
+
+@contextmanager
+def _warnings_on_stderr() -> Iterator[None]:
+    logger = logging.getLogger('ptychodus_torch_plugin')
+    handler = _Echo(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)

@@ -1,0 +1,130 @@
+"""What `infer` and `demo` share: reconstruct, measure each stage, write the results."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ptychodus_torch_plugin.cli.outputs import write_json, write_reconstruction
+from ptychodus_torch_plugin.cli.progress import Display
+from ptychodus_torch_plugin.cli.report import stage_figures
+from ptychodus_torch_plugin.cli.stopping import StoppedError, StopRequest
+
+if TYPE_CHECKING:
+    from ptychodus_torch_plugin.api import Model
+    from ptychodus_torch_plugin.arrays import BoolArray
+    from ptychodus_torch_plugin.backends.protocol import Reconstruction
+    from ptychodus_torch_plugin.cli.comparison import PlacedObject
+    from ptychodus_torch_plugin.config import RunConfig
+    from ptychodus_torch_plugin.scan import ScanData
+
+METRICS_FILE = 'metrics.json'
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A reconstruction, where the beam has been (h, w), its figures, and the files by name."""
+
+    result: 'Reconstruction'
+    region: 'BoolArray'
+    metrics: dict[str, Any]
+    files: dict[str, Path]
+
+
+def reconstruct_into(
+    folder: Path,
+    model: 'Model',
+    scan: 'ScanData',
+    run: 'RunConfig',
+    display: Display,
+    *,
+    truth: 'PlacedObject | None' = None,
+    remarks: Mapping[str, Any] | None = None,
+) -> Outcome:
+    """Reconstruct a scan and write the object and metrics.json into `folder`.
+
+    Parameters
+    ----------
+    folder
+        An existing folder.
+    model, scan, run
+        What reconstructs what; of the run, `inference` and `execution` hold.
+    display
+        Where progress is shown.
+    truth
+        The true object, to compare each stage with.
+    remarks
+        What metrics.json shall hold besides.
+
+    Raises
+    ------
+    StoppedError
+        If the user stopped it; nothing was written.
+    """
+    from ptychodus_torch_plugin.cli.comparison import compare_stages, region_of
+
+    seen = held_out_seen_in_training(model, scan, run)
+    if seen:
+        display.say(
+            f'Warning: the model was trained on {seen} of the held-out patterns, so that R on them '
+            'flatters it. Leave --held-out and --seed out to hold out those that training did.'
+        )
+    start = time.perf_counter()
+    result = _reconstruct(model, scan, run, display)
+    seconds = time.perf_counter() - start
+    with display.busy('Writing the results'):
+        region = region_of(scan, result)
+        found = {} if truth is None else compare_stages(scan, result, region, truth)
+        metrics = {
+            'scan': scan.name,
+            'patterns': scan.n_patterns,
+            'N': scan.n_px,
+            'mean_counts': scan.mean_counts(),
+            'backend': model.backend.name,
+            'architecture': model.config.architecture,
+            'stage': result.stage,
+            'stages': stage_figures(result, found),
+            'held_out_patterns': len(result.held_out),
+            'held_out_seen_in_training': seen,
+            'seconds': round(seconds, 3),
+            **(remarks or {}),
+        }
+        files = write_reconstruction(folder, scan, result, region, model.history)
+        files['metrics'] = write_json(folder / METRICS_FILE, metrics)
+    return Outcome(result, region, metrics, files)
+
+
+def held_out_seen_in_training(model: 'Model', scan: 'ScanData', run: 'RunConfig') -> int:
+    """Return how many of the patterns to hold out the network was trained on."""
+    import numpy as np
+
+    from ptychodus_torch_plugin.training_plan import held_out_indices
+
+    if model.training is None or not model.history or not was_trained_on(model, scan):
+        return 0
+    now, then = (
+        held_out_indices(scan, each.held_out_fraction, each.seed)
+        for each in (run.inference, model.training)
+    )
+    return len(np.setdiff1d(now, then))
+
+
+def was_trained_on(model: 'Model', scan: 'ScanData') -> bool:
+    """Return whether a scan is one of those that the model was trained on."""
+    prints = [known.get('sha256') for known in model.provenance.get('scans', ())]
+    return scan.fingerprint() in prints
+
+
+def _reconstruct(
+    model: 'Model', scan: 'ScanData', run: 'RunConfig', display: Display
+) -> 'Reconstruction':
+    from ptychodus_torch_plugin.api import reconstruct
+
+    with StopRequest(lambda: display.say('The reconstruction ends here.')) as stop:
+        try:
+            return reconstruct(
+                model, scan, run.inference, run.execution, on_event=display, should_stop=stop
+            )
+        except InterruptedError as error:
+            raise StoppedError('Stopped during the reconstruction: it was not written.') from error

@@ -1,0 +1,213 @@
+"""`simulate`: seeded scans with known objects."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+import typer
+
+from ptychodus_torch_plugin.cli.groups import with_groups
+from ptychodus_torch_plugin.cli.options import Json, given, setting
+from ptychodus_torch_plugin.cli.outputs import check_scan_suffix, output_folder, write_scan_file
+from ptychodus_torch_plugin.cli.progress import Display, progress_display
+from ptychodus_torch_plugin.cli.report import say_facts, say_json
+
+if TYPE_CHECKING:
+    from ptychodus_torch_plugin.scan import ScanData
+    from ptychodus_torch_plugin.simulate import SimulationConfig
+
+ObjectKind = Literal['natural', 'dead-leaves', 'siemens-star', 'circuit']
+Images = Literal['training', 'test']
+ScanKind = Literal['raster', 'spiral']
+
+
+@dataclass(frozen=True)
+class SimulationOptions:
+    """What is simulated; see `simulate.SimulationConfig`."""
+
+    SETTINGS: ClassVar[dict[str, str]] = {
+        'object_kind': 'object_kind',
+        'images': 'images',
+        'amplitude_min': 'amplitude_min',
+        'phase_range_rad': 'phase_range_rad',
+        'pattern_px': 'N',
+        'scan': 'scan',
+        'positions': 'n_positions',
+        'step_px': 'step_px',
+        'jitter': 'jitter',
+        'offset_px': 'offset_px',
+        'position_error_px': 'position_error_px',
+        'probe_diameter_px': 'probe_diameter_px',
+        'probe_modes': 'probe_modes',
+        'photons': 'photons',
+        'poisson': 'poisson',
+        'seed': 'seed',
+    }
+
+    object_kind: Annotated[
+        ObjectKind | None,
+        setting('--object', '--object-kind', default='natural', what='What the object shows.'),
+    ] = None
+    images: Annotated[
+        Images | None,
+        setting(
+            '--images',
+            default='training',
+            what='Photographs of natural objects; none is in both sets.',
+        ),
+    ] = None
+    amplitude_min: Annotated[
+        float | None,
+        setting(
+            '--amplitude-min',
+            default='0.6',
+            what='Smallest amplitude of the object; the largest is 1.',
+        ),
+    ] = None
+    phase_range_rad: Annotated[
+        float | None,
+        setting(
+            '--phase-range-rad',
+            default='1.5',
+            what='Largest phase of the object; the smallest is 0.',
+        ),
+    ] = None
+    pattern_px: Annotated[
+        int | None,
+        setting('-N', '--pattern-px', default='64', what='Side of a diffraction pattern.'),
+    ] = None
+    scan: Annotated[
+        ScanKind | None,
+        setting('--scan', default='raster', what='Rows of positions, or a Fermat spiral.'),
+    ] = None
+    positions: Annotated[
+        int | None,
+        setting('--positions', default='484', what='Number of positions.'),
+    ] = None
+    step_px: Annotated[
+        float | None,
+        setting('--step-px', default='7.5', what='Distance of neighbouring positions.'),
+    ] = None
+    jitter: Annotated[
+        float | None,
+        setting(
+            '--jitter',
+            default='0.25',
+            what='Largest displacement of a raster position along each axis, in steps.',
+        ),
+    ] = None
+    offset_px: Annotated[
+        tuple[float, float] | None,
+        setting(
+            '--offset-px',
+            default='0.0 0.0',
+            what='Shift (y x) of all positions over the same object, at most one step.',
+        ),
+    ] = None
+    position_error_px: Annotated[
+        float | None,
+        setting(
+            '--position-error-px',
+            default='0.0',
+            what='Standard deviation per axis of the error of the positions in the file.',
+        ),
+    ] = None
+    probe_diameter_px: Annotated[
+        float | None,
+        setting(
+            '--probe-diameter-px',
+            default='3/8 of a pattern',
+            what='Second-moment diameter of the probe.',
+        ),
+    ] = None
+    probe_modes: Annotated[
+        int | None,
+        setting('--probe-modes', default='1', what='Number of incoherent probe modes.'),
+    ] = None
+    photons: Annotated[
+        float | None,
+        setting('--photons', default='100000', what='Mean total counts of a pattern.'),
+    ] = None
+    poisson: Annotated[
+        bool | None,
+        setting(
+            '--poisson/--no-poisson',
+            default='poisson',
+            what='Whether counts are drawn, or the patterns are the expected counts.',
+        ),
+    ] = None
+    seed: Annotated[
+        int | None,
+        setting('--seed', default='0', what='Seed of everything random.'),
+    ] = None
+
+
+@with_groups
+def simulate(
+    out: Annotated[Path, typer.Argument(metavar='OUT.h5', help='File to write (.h5 or .npz).')],
+    *,
+    count: Annotated[
+        int,
+        typer.Option(
+            min=1, help='Write so many scans with consecutive seeds: OUT_000.h5, OUT_001.h5, ...'
+        ),
+    ] = 1,
+    json_output: Json = False,
+    options: SimulationOptions,
+) -> None:
+    """Simulate scans of known objects.
+
+    The file holds the true object, so that 'evaluate' can compare a reconstruction with it.
+    """
+    check_scan_suffix(out)
+    with progress_display() as display, output_folder(out.parent):
+        config = _config(options)
+        scans = [
+            _simulate(_numbered(out, number, count), config, number, count, display)
+            for number in range(count)
+        ]
+    summary = {'settings': config.to_json(), 'scans': scans}
+    if json_output:
+        say_json(summary)
+        return
+    for scan in scans:
+        shape = 'x'.join(str(size) for size in scan['object_shape'])
+        say_facts({**scan, 'object_shape': f'{shape} px'})
+
+
+def _config(options: SimulationOptions) -> 'SimulationConfig':
+    from ptychodus_torch_plugin.simulate import SimulationConfig
+
+    return SimulationConfig.parse(given(options), source='the settings of the simulation')
+
+
+def _numbered(out: Path, number: int, count: int) -> Path:
+    return out if count == 1 else out.with_name(f'{out.stem}_{number:03d}{out.suffix}')
+
+
+def _simulate(
+    path: Path, config: 'SimulationConfig', number: int, count: int, display: Display
+) -> dict[str, Any]:
+    from ptychodus_torch_plugin.simulate import simulate_scan
+
+    display.count('Simulating', number, count)
+    seed = config.seed + number
+    scan = simulate_scan(config.model_copy(update={'seed': seed}))
+    write_scan_file(path, scan)
+    display.count('Simulating', number + 1, count)
+    return _summary(path, scan, seed)
+
+
+def _summary(path: Path, scan: 'ScanData', seed: int) -> dict[str, Any]:
+    assert scan.object_guess is not None
+    return {
+        'file': path,
+        'name': scan.name,
+        'seed': seed,
+        'patterns': scan.n_patterns,
+        'N': scan.n_px,
+        'mean_counts': scan.mean_counts(),
+        'object_shape': list(scan.object_guess.shape),
+        'probe_modes': len(scan.probe),
+        'sha256': scan.fingerprint(),
+    }

@@ -1,0 +1,246 @@
+import json
+import re
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from ptychodus_torch_plugin.config import (
+    ExecutionConfig,
+    InferenceConfig,
+    ModelConfig,
+    RunConfig,
+    SweepConfig,
+    TrainingConfig,
+)
+from ptychodus_torch_plugin.errors import ConfigError, InputNotFoundError
+
+SETTINGS = (
+    SweepConfig,
+    ModelConfig,
+    TrainingConfig,
+    InferenceConfig,
+    ExecutionConfig,
+    RunConfig,
+)
+
+# No value is the default, whatever the defaults become.
+UNUSUAL = RunConfig(
+    backend='pytorch',
+    model=ModelConfig(
+        architecture='none',
+        N=200,
+        channels=(5, 7, 11, 13),
+        sweeps_before=17,
+        sweeps_after=19,
+        sweeps=SweepConfig(
+            damping_start=0.23,
+            damping_end=0.29,
+            momentum=0.31,
+            settling_sweeps=37,
+            batch_size=41,
+            refine_probe=False,
+            probe_modes=5,
+            probe_damping=0.43,
+            probe_step=0.47,
+            probe_momentum=0.53,
+        ),
+    ),
+    training=TrainingConfig(
+        objective='poisson',
+        epochs=59,
+        learning_rate=1e-5,
+        scheduler='constant',
+        patterns_per_step=61,
+        window_px=67,
+        thinnings=71,
+        thinning_fraction=0.73,
+        held_out_fraction=0.079,
+        gradient_clip=None,
+        patience=83,
+        seed=89,
+    ),
+    inference=InferenceConfig(refine=97, held_out_fraction=0.101, seed=103),
+    execution=ExecutionConfig(
+        accelerator='cpu',
+        precision='bf16-mixed',
+        deterministic=True,
+        num_threads=107,
+        checkpoints=False,
+    ),
+)
+
+
+@pytest.mark.parametrize('settings', SETTINGS)
+def test_settings_are_frozen_and_equal_by_value(settings):
+    one, other = settings(), settings()
+    assert one == other
+    for field in settings.model_fields:
+        with pytest.raises(ValidationError, match='frozen'):
+            setattr(one, field, getattr(one, field))
+    with pytest.raises(ValidationError):
+        one.brand_new = 1
+
+
+@pytest.mark.parametrize('settings', SETTINGS)
+def test_every_setting_says_what_it_is(settings):
+    for name, field in settings.model_fields.items():
+        assert field.description, name
+
+
+@pytest.mark.parametrize('settings', SETTINGS)
+def test_unknown_settings_are_refused(settings):
+    with pytest.raises(ConfigError, match='here: gridsise is not a known setting'):
+        settings.parse({'gridsise': 2}, source='here')
+
+
+def test_one_message_lists_every_fault_with_its_place_and_value():
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.parse(
+            {
+                'modell': {},
+                'model': {'sweeps': {'momentum': 1.0, 'batchsize': 3}, 'channels': []},
+                'training': {'epochs': 0, 'objective': 'magic'},
+                'inference': {'refine': -1},
+            },
+            source='run.yaml',
+        )
+    message = str(caught.value)
+    assert message.startswith('run.yaml: ')
+    for fault in (
+        'modell is not a known setting',
+        'model.sweeps.batchsize is not a known setting',
+        'model.sweeps.momentum = 1.0: ',
+        'model.channels = []: ',
+        'training.epochs = 0: ',
+        "training.objective = 'magic': Input should be 'thinned' or 'poisson'",
+        'inference.refine = -1: ',
+    ):
+        assert fault in message
+    assert message.count(';') == 6
+
+
+@pytest.mark.parametrize('values', [None, 3, 'text', [1, 2]])
+def test_settings_that_are_no_mapping_are_refused(values):
+    with pytest.raises(ConfigError, match='settings = '):
+        ModelConfig.parse(values)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'field', 'good', 'bad'),
+    [
+        (SweepConfig, 'damping_start', (1e-3, 1.0), (0.0, 1.01, -0.1, float('nan'))),
+        (SweepConfig, 'damping_end', (1e-3, 1.0), (0.0, 1.01)),
+        (SweepConfig, 'momentum', (0.0, 0.99), (1.0, -0.1)),
+        (SweepConfig, 'settling_sweeps', (0, 5), (-1, 1.5)),
+        (SweepConfig, 'batch_size', (1, 512), (0, -4, 2.5)),
+        (SweepConfig, 'probe_modes', (None, 1, 7), (0, -1)),
+        (SweepConfig, 'probe_damping', (0.1, 1.0), (0.0, 1.1)),
+        (SweepConfig, 'probe_step', (0.1, 1.0), (0.0, 1.1)),
+        (SweepConfig, 'probe_momentum', (0.0, 0.9), (1.0,)),
+        (ModelConfig, 'architecture', ('unrolled', 'none'), ('cnn', '', None)),
+        (ModelConfig, 'channels', ((1,), (3, 2, 1, 4, 5, 6)), ((), (0,), (1,) * 7, (2, -1))),
+        (ModelConfig, 'sweeps_before', (1, 40), (0,)),
+        (ModelConfig, 'sweeps_after', (0, 40), (-1,)),
+        (TrainingConfig, 'epochs', (1,), (0,)),
+        (TrainingConfig, 'learning_rate', (1e-9, 1.0), (0.0, 1.5, -1.0, float('inf'))),
+        (TrainingConfig, 'scheduler', ('one-cycle', 'constant'), ('cosine',)),
+        (TrainingConfig, 'patterns_per_step', (1,), (0,)),
+        (TrainingConfig, 'window_px', (None, 64), (0,)),
+        (TrainingConfig, 'thinnings', (None, 2), (0,)),
+        (TrainingConfig, 'thinning_fraction', (0.01, 0.99), (0.0, 1.0)),
+        (TrainingConfig, 'held_out_fraction', (0.0, 0.5), (0.51, -0.1)),
+        (TrainingConfig, 'gradient_clip', (None, 0.5), (0.0, -1.0)),
+        (TrainingConfig, 'patience', (1,), (0,)),
+        (TrainingConfig, 'seed', (0, 2**40), (-1,)),
+        (InferenceConfig, 'refine', (None, 0, 30), (-1,)),
+        (InferenceConfig, 'held_out_fraction', (0.0, 0.5), (0.51, 1.0, -0.1)),
+        (InferenceConfig, 'seed', (0,), (-1,)),
+        (ExecutionConfig, 'accelerator', ('auto', 'cpu', 'gpu', 'cuda', 'mps'), ('tpu',)),
+        (ExecutionConfig, 'precision', ('32-true', 'bf16-mixed'), ('64-true', 32)),
+        (ExecutionConfig, 'num_threads', (None, 1), (0,)),
+    ],
+)
+def test_ranges(settings, field, good, bad):
+    for value in good:
+        assert getattr(settings.parse({field: value}), field) == value
+    for value in bad:
+        with pytest.raises(ConfigError, match=field):
+            settings.parse({field: value})
+
+
+@pytest.mark.parametrize('n_px', [16, 64, 72, 200, 256, 1024])
+def test_supported_sizes(n_px):
+    assert ModelConfig(N=n_px).N == n_px
+
+
+@pytest.mark.parametrize('n_px', [0, -64, 8, 12, 63, 65, 100, 1032])
+def test_other_sizes_name_what_would_do(n_px):
+    message = f'N = {n_px} is not supported; expected a multiple of 8 from 16 to 1024'
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        ModelConfig.parse({'N': n_px})
+
+
+@pytest.mark.parametrize('suffix', ['.json', '.yaml', '.yml'])
+@pytest.mark.parametrize('config', [RunConfig(), UNUSUAL], ids=['default', 'unusual'])
+def test_a_run_survives_its_file(tmp_path, suffix, config):
+    path = tmp_path / f'run{suffix}'
+    config.save(path)
+    assert RunConfig.load(path) == config
+    text = path.read_text()
+    assert (json.loads(text) if suffix == '.json' else yaml.safe_load(text)) == config.to_json()
+
+
+def test_the_unusual_run_differs_from_the_default_everywhere():
+    def leaves(values, prefix=''):
+        for name, value in values.items():
+            if isinstance(value, dict):
+                yield from leaves(value, f'{prefix}{name}.')
+            else:
+                yield f'{prefix}{name}', value
+
+    default, unusual = dict(leaves(RunConfig().to_json())), dict(leaves(UNUSUAL.to_json()))
+    assert default.keys() == unusual.keys()
+    assert [name for name in default if default[name] == unusual[name]] == []
+
+
+def test_a_file_may_name_only_what_it_changes(tmp_path):
+    path = tmp_path / 'run.yaml'
+    path.write_text('model:\n  N: 128\n  channels: [2, 3]\ntraining:\n  learning_rate: 2e-4\n')
+    expected = RunConfig(
+        model=ModelConfig(N=128, channels=(2, 3)), training=TrainingConfig(learning_rate=2e-4)
+    )
+    assert RunConfig.load(path) == expected
+
+
+@pytest.mark.parametrize(
+    ('name', 'content', 'message'),
+    [
+        ('run.json', b'{"model": ', 'run.json is not valid JSON or YAML'),
+        ('run.yaml', b'model: [1, 2', 'run.yaml is not valid JSON or YAML'),
+        ('run.yaml', b'\xff\xfe\x00\x81', 'run.yaml is not valid JSON or YAML'),
+        ('run.json', b'[1, 2]', 'run.json holds a list; expected named settings'),
+        ('run.yaml', b'', 'run.yaml holds a NoneType; expected named settings'),
+        ('run.yaml', b'model: {N: 60}', 'run.yaml: model = .*N = 60 is not supported'),
+        ('run.yaml', b'model: {n: 64}', 'run.yaml: model.n is not a known setting'),
+        ('run.yaml', b'!!python/object/apply:os.getcwd []', 'is not valid JSON or YAML'),
+    ],
+)
+def test_a_bad_file_is_one_clear_error(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.load(path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    path = tmp_path / 'absent.yaml'
+    with pytest.raises(InputNotFoundError, match=re.escape(f'{path} does not exist')):
+        RunConfig.load(path)
+    with pytest.raises(FileNotFoundError):
+        RunConfig.load(tmp_path)
+
+
+def test_settings_go_through_json_text_unchanged():
+    text = json.dumps(UNUSUAL.to_json(), allow_nan=False)
+    assert RunConfig.parse(json.loads(text)) == UNUSUAL
