@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ptychodus_torch_plugin.arrays import BoolArray
-from ptychodus_torch_plugin.physics import Complex, far_field
+from ptychodus_torch_plugin.physics import Complex, Real, far_field
 
 NEW_MODE_ENERGY = 0.03
 """Energy of each added incoherent mode relative to the first one."""
@@ -66,19 +66,32 @@ def center_px(probe: Complex) -> tuple[float, float]:
     return float((intensity * y).sum()) / total, float((intensity * x).sum()) / total
 
 
-def tilt_px(probe: Complex, reference: Complex) -> tuple[float, float]:
-    """Return how far the far field of `probe` lies from that of `reference`, [dy, dx] in pixels.
+def far_field_counts(probe: Complex) -> Real:
+    """Return the pattern (N, N) of an empty object: all modes' far-field intensities together."""
+    return np.asarray(np.sum(np.abs(far_field(probe)) ** 2, axis=0))
+
+
+def tilt_px(pattern: Real, reference: Real) -> tuple[float, float]:
+    """Return how far `pattern` (N, N) lies from `reference` (N, N), [dy, dx] in pixels.
 
     A linear phase ramp on the probe and the opposite one on the object change no prediction; it
     shows as a shift of the probe's far field, measured to 0.01 px by cross-correlation.
     """
     from skimage.registration import phase_cross_correlation
 
-    images = [np.sum(np.abs(far_field(p)) ** 2, axis=0) for p in (reference, probe)]
     shift, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
-        *images, upsample_factor=100, normalization=None
+        reference, pattern, upsample_factor=100, normalization=None
     )
     return float(-shift[0]), float(-shift[1])
+
+
+def ramp(shape: tuple[int, int], tilt: tuple[float, float], n_px: int) -> Complex:
+    """Return (h, w) complex128: the phase ramp that shifts a far field of N pixels by `tilt` px."""
+    y, x = (
+        np.exp(2j * np.pi * shift / n_px * np.arange(size))
+        for shift, size in zip(tilt, shape, strict=True)
+    )
+    return np.asarray(y[:, None] * x)
 
 
 def orthogonalise(probe: Complex) -> Complex:

@@ -151,6 +151,10 @@ class ScanData:
         total = np.einsum('nhw,hw->', self.patterns, self.valid_pixels, dtype=np.float64)
         return float(total) / self.n_patterns
 
+    def mean_pattern(self) -> FloatArray:
+        """Return the mean of all patterns, (N, N) float32."""
+        return np.asarray(np.mean(self.patterns, axis=0, dtype=np.float64), dtype=np.float32)
+
     def subset(self, indices: IndexArray) -> ScanData:
         """Return the scan with only the patterns `indices` (n',) int64; the frame may shrink."""
         return replace(

@@ -31,7 +31,14 @@ from ptychodus_torch_plugin import physics
 from ptychodus_torch_plugin.arrays import IndexArray
 from ptychodus_torch_plugin.config import SweepConfig
 from ptychodus_torch_plugin.physics import Complex
-from ptychodus_torch_plugin.probes import center_px, scale_probe, tilt_px, with_modes
+from ptychodus_torch_plugin.probes import (
+    center_px,
+    far_field_counts,
+    ramp,
+    scale_probe,
+    tilt_px,
+    with_modes,
+)
 from ptychodus_torch_plugin.scan import ScanData
 
 FIRST_PROBE_SWEEP = 1
@@ -71,19 +78,16 @@ def batches(pool: IndexArray, batch_size: int, seed: int, sweep: int) -> list[In
 
 
 def first_probe(scan: ScanData, config: SweepConfig) -> Complex:
-    """Return the scan's probe with the wanted number of modes, scaled to its counts."""
-    return scale_probe(
-        with_modes(scan.probe, config.probe_modes), scan.mean_counts(), scan.valid_pixels
-    )
+    """Return the scan's probe with the wanted number of modes, scaled to its counts.
 
-
-def ramp(shape: tuple[int, int], tilt_px: tuple[float, float], n_px: int) -> Complex:
-    """Return (h, w) complex128: the phase ramp that shifts a far field of N pixels by `tilt_px`."""
-    y, x = (
-        np.exp(2j * np.pi * tilt / n_px * np.arange(size))
-        for tilt, size in zip(tilt_px, shape, strict=True)
-    )
-    return np.asarray(y[:, None] * x)
+    A probe that will be refined anyway is also tilted so that its far field lies where the mean
+    pattern does: a beam off the detector's centre must not end up as a ramp in the object's phase.
+    """
+    probe, valid = with_modes(scan.probe, config.probe_modes), scan.valid_pixels
+    if config.refine_probe:
+        tilt = tilt_px(scan.mean_pattern() * valid, far_field_counts(probe) * valid)
+        probe = probe * ramp(valid.shape, tilt, scan.n_px)
+    return scale_probe(probe, scan.mean_counts(), valid)
 
 
 def drift_px(probe: Complex, home: tuple[float, float]) -> tuple[int, int]:
@@ -127,7 +131,7 @@ def sweep_oracle(
             state.probe += beta * probe_velocity
             _keep_gauge(state, object_velocity, probe_velocity, energy, home)
     if config.refine_probe:
-        tilt = tilt_px(state.probe, probe_at_start)
+        tilt = tilt_px(far_field_counts(state.probe), far_field_counts(probe_at_start))
         state.probe *= ramp((scan.n_px, scan.n_px), tilt, scan.n_px).conj()
         state.object_ *= ramp(scan.frame.shape, tilt, scan.n_px)
 

@@ -22,6 +22,7 @@ from ptychodus_torch_plugin.scan import ScanData
 THINNINGS_IN_ALL = 3
 MIN_WINDOW_PX = 160
 INTEGER_TOLERANCE = 0.01
+EQUAL_PARTS = 0.5
 
 
 def held_out_indices(scan: ScanData, fraction: float, seed: int) -> IndexArray:
@@ -133,12 +134,11 @@ class TrainingPlan:
             yield from (View(scan) for scan in range(n_scans))
             return
         thinnings = self.config.thinnings or max(1, -(-THINNINGS_IN_ALL // n_scans))
+        # Equal halves can change roles; of unequal parts only the larger is like a whole scan.
+        parts = (0, 1) if self.config.thinning_fraction == EQUAL_PARTS else (0,)
         for scan in range(n_scans):
             for thinning in range(thinnings):
-                yield from (
-                    View(scan, thinning, part)
-                    for part in ((0, 1) if self.config.thinning_fraction == 0.5 else (0,))
-                )
+                yield from (View(scan, thinning, part) for part in parts)
 
     def seen_counts(self, view: View, indices: IndexArray | None = None) -> FloatArray:
         """Return the counts (n, N, N) that the sweeps of `view` see."""

@@ -5,9 +5,10 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.main import get_command
 
 from ptychodus_torch_plugin.cli.convert import convert
 from ptychodus_torch_plugin.cli.demo import demo
@@ -24,15 +25,18 @@ NAME = 'ptychodus-torch-plugin'
 DEBUG = '--debug'
 BUG, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
+COMMON: dict[str, Any] = {
+    'context_settings': {'help_option_names': ['-h', '--help'], 'max_content_width': 100}
+}
 app = typer.Typer(
     name=NAME,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain help: it starts faster, and cuts no long option
-    context_settings={'help_option_names': ['-h', '--help'], 'max_content_width': 100},
+    **COMMON,
 )
 for command in (demo, simulate, convert, train, infer, inspect, evaluate):
-    app.command()(command)
+    app.command(**COMMON)(command)
 
 
 @app.callback(invoke_without_command=True)
@@ -68,8 +72,7 @@ def run(arguments: Sequence[str]) -> int:
     debug = DEBUG in arguments
     try:
         with _warnings_on_stderr():
-            kept = [argument for argument in arguments if argument != DEBUG]
-            code = app(args=kept, prog_name=NAME, standalone_mode=False)
+            code = _call([argument for argument in arguments if argument != DEBUG])
         return code if isinstance(code, int) else 0
     except (Killed, KeyboardInterrupt, typer.Abort):
         return _fail('Interrupted.', INTERRUPTED)
@@ -81,13 +84,25 @@ def run(arguments: Sequence[str]) -> int:
         return _explain(error)
 
 
+def _call(arguments: list[str]) -> object:
+    """Call a command directly: on the way through its group typer would load pydantic."""
+    program: Any = get_command(app)
+    name = NAME
+    if arguments and arguments[0] in program.commands:
+        program = program.commands[arguments[0]]
+        name, arguments = f'{NAME} {arguments[0]}', arguments[1:]
+    return program.main(args=arguments, prog_name=name, standalone_mode=False)
+
+
 def _explain(error: Exception) -> int:
     if isinstance(error, PluginError):
         return _fail(f'Error: {error}', BAD_INPUT)
     # The errors of typer about usage; their class has moved between its releases.
     format_message = getattr(error, 'format_message', None)
     if format_message is not None:
-        return _fail(f"Error: {format_message()} See '{NAME} --help'.", BAD_INPUT)
+        context = getattr(error, 'ctx', None)
+        name = NAME if context is None else context.command_path
+        return _fail(f"Error: {format_message().rstrip('.')}. See '{name} --help'.", BAD_INPUT)
     return _fail(
         f'Error: {type(error).__name__}: {error}. This should not happen: please report it, with '
         f'what {DEBUG} shows.',

@@ -5,7 +5,6 @@ This module loads NumPy: `inspect` imports it inside its function, so that `--he
 
 from __future__ import annotations
 
-import math
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -203,8 +202,8 @@ def typical_step_px(scan: ScanData) -> float | None:
     neighbours = min(4, scan.n_patterns - 1)
     if neighbours == 0:
         return None
-    distances, _ = cKDTree(scan.positions_px).query(scan.positions_px, k=neighbours + 1)
-    return float(np.median(distances[:, 1:].mean(axis=1)))
+    found, _ = cKDTree(scan.positions_px).query(scan.positions_px, k=neighbours + 1)
+    return float(np.median(np.asarray(found)[:, 1:].mean(axis=1)))
 
 
 def beam_diameter_px(probe: Complex) -> float:
@@ -215,4 +214,4 @@ def beam_diameter_px(probe: Complex) -> float:
     order = np.argsort(square_radius)
     inside = np.cumsum(intensity[order])
     last = order[int(np.searchsorted(inside, BEAM_ENERGY * inside[-1]))]
-    return 2 * math.sqrt(square_radius[last])
+    return 2 * float(np.sqrt(square_radius[last]))

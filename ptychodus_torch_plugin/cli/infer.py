@@ -155,7 +155,7 @@ def infer(
 
 def _check_choice(model_path: Path | None, sweeps: SweepOptions) -> None:
     if model_path is None and sweeps.architecture is None:
-        raise typer.BadParameter(
+        raise ConfigError(
             'no model was given; expected --model_path PATH, or --architecture none for physics '
             'sweeps alone.'
         )

@@ -34,7 +34,8 @@ def say_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify='left', box=box.SIMPLE_HEAD, pad_edge=False)
+    typer.echo(printable(title))
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for number, heading in enumerate(headings):
         table.add_column(heading, justify='right' if number else 'left')
     for row in rows:

@@ -26,7 +26,7 @@ from ptychodus_torch_plugin.cli.progress import Display, progress_display
 from ptychodus_torch_plugin.cli.report import say_facts, say_files, say_json
 from ptychodus_torch_plugin.cli.settings import load_backend, read_scans, run_config
 from ptychodus_torch_plugin.cli.stopping import StoppedError, StopRequest
-from ptychodus_torch_plugin.errors import InputNotFoundError
+from ptychodus_torch_plugin.errors import ConfigError, InputNotFoundError
 
 if TYPE_CHECKING:
     from ptychodus_torch_plugin.api import Model
@@ -119,7 +119,7 @@ def train(
     """
     paths = [*(train_data_file or ()), *(scans or ())]
     if not paths:
-        raise typer.BadParameter('no scan was given; expected at least one SCAN to train on.')
+        raise ConfigError('no scan was given; expected at least one SCAN to train on.')
     chosen = {'backend': backend, **given(model), **given(training), **given(execution)}
     with progress_display() as display, output_folder(out) as folder:
         run_file = _run_file(folder, config, resume=resume)

@@ -171,7 +171,7 @@ def test_ranges(settings, field, good, bad):
 
 @pytest.mark.parametrize('n_px', [16, 64, 72, 200, 256, 1024])
 def test_supported_sizes(n_px):
-    assert ModelConfig(N=n_px).N == n_px
+    assert ModelConfig.parse({'N': n_px}).to_json()['N'] == n_px
 
 
 @pytest.mark.parametrize('n_px', [0, -64, 8, 12, 63, 65, 100, 1032])

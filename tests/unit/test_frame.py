@@ -49,11 +49,11 @@ def test_one_pixel_too_far_gives_the_smallest_canvas(first, last):
 def test_the_canvas_of_negative_sub_pixel_positions():
     positions = np.array([[-20.7, 5.5], [-3.2, 11.1], [-11.0, -2.49]])
     frame = ObjectFrame.around(positions, 16)
-    # First pixels are floor(position - 7.5 + 0.5): rows -28, -10, -18; columns -2, 4, -9.
-    assert frame == ObjectFrame((-28, -9), (34, 29))
+    # First pixels are floor(position - 7.5 + 0.5): rows -28, -11, -18; columns -2, 4, -10.
+    assert frame == ObjectFrame((-28, -10), (33, 30))
     corners, remainders = frame.corners(positions, 16)
-    assert corners.tolist() == [[0, 7], [18, 13], [10, 0]]
-    expected = [[-0.2, 0.0], [-0.7, -0.4], [-0.5, -0.99]]
+    assert corners.tolist() == [[0, 8], [17, 14], [10, 0]]
+    expected = [[-0.2, 0.0], [0.3, -0.4], [-0.5, 0.01]]
     np.testing.assert_allclose(remainders, expected, atol=1e-12)
 
 
@@ -70,7 +70,7 @@ def test_every_patch_is_on_its_canvas_and_touches_all_four_sides():
 @pytest.mark.parametrize('corner', [(-1, 4), (4, -1), (15, 4), (4, 26)])
 def test_patches_outside_the_canvas_are_refused(corner):
     frame = ObjectFrame((-6, 100), (30, 41))
-    positions = centres([(0, 0), (14, 25), corner, corner], 16) + [-6, 100]
+    positions = centres([(0, 0), (14, 25), corner, corner], 16) + np.array([-6, 100])
     with pytest.raises(ScanValueError) as caught:
         frame.corners(positions, 16)
     message = str(caught.value)

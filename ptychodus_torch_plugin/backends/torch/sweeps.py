@@ -13,8 +13,8 @@ from ptychodus_torch_plugin.arrays import ComplexArray, IndexArray
 from ptychodus_torch_plugin.backends.torch import physics
 from ptychodus_torch_plugin.backends.torch.data import ScanTensors
 from ptychodus_torch_plugin.config import SweepConfig
-from ptychodus_torch_plugin.probes import center_px, tilt_px
-from ptychodus_torch_plugin.sweeps import FIRST_PROBE_SWEEP, Sweep, batches, drift_px, ramp
+from ptychodus_torch_plugin.probes import center_px, far_field_counts, ramp, tilt_px
+from ptychodus_torch_plugin.sweeps import FIRST_PROBE_SWEEP, Sweep, batches, drift_px
 
 PROBE_CACHE_BYTES = 2**29
 """Shifted copies of an unchanging probe are kept up to this size."""
@@ -84,7 +84,7 @@ class Sweeper:
     def _keep_tilt(self, object_: Tensor, probe: Tensor, reference: Tensor) -> None:
         n_px = self.scan.n_px
         # Both carry the same checkerboard, which shifts both far fields alike.
-        tilt = tilt_px(_numpy(probe), _numpy(reference))
+        tilt = tilt_px(*(far_field_counts(_numpy(p)) for p in (probe, reference)))
         for array, sign in ((probe, -1), (object_, 1)):
             factor = ramp(
                 (array.shape[-2], array.shape[-1]), (sign * tilt[0], sign * tilt[1]), n_px
