@@ -116,7 +116,7 @@ class TrainingConfig(Settings):
     window_px: Positive | None = None
     """Side of the part of the canvas that one step sees; None takes max(2 N, 160)."""
     thinnings: Positive | None = None
-    """Independent thinnings of each scan; None takes three for one scan, fewer for many."""
+    """Independent thinnings of each scan; None takes four for one scan, fewer for many."""
     thinning_fraction: float = Field(0.5, gt=0.0, lt=1.0)
     """Share of the counts that the sweeps see."""
     held_out_fraction: Fraction = 0.1

@@ -5,10 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from ptychodus_torch_plugin.arrays import BoolArray
+from ptychodus_torch_plugin.errors import ConfigError
 from ptychodus_torch_plugin.physics import Complex, Real, far_field
 
 NEW_MODE_ENERGY = 0.03
 """Energy of each added incoherent mode relative to the first one."""
+
+NEW_MODE_SHARE = 0.01
+"""Share of a bent first mode that must be new, or it is no further mode."""
 
 
 def scale_probe(probe: Complex, mean_counts: float, valid: BoolArray) -> Complex:
@@ -31,6 +35,11 @@ def with_modes(probe: Complex, n_modes: int | None) -> Complex:
 
     A new mode is the first mode times a low polynomial of the distance from its centre (the first
     Hermite modes of a partially coherent beam), orthogonal to all others, with 3 % of its energy.
+
+    Raises
+    ------
+    ConfigError
+        If there are not that many.
     """
     if n_modes is None or n_modes == len(probe):
         return probe
@@ -38,14 +47,20 @@ def with_modes(probe: Complex, n_modes: int | None) -> Complex:
     kept = probe[np.argsort(-energy, kind='stable')][:n_modes]
     modes = list(kept)
     scale = np.sqrt(NEW_MODE_ENERGY) * np.linalg.norm(modes[0])
-    for polynomial in _polynomials(modes[0])[: n_modes - len(modes)]:
-        new = modes[0] * polynomial
-        for mode in modes:
-            new = new - mode * (np.vdot(mode, new) / np.vdot(mode, mode))
-        modes.append(new * (scale / np.linalg.norm(new)))
+    for polynomial in _polynomials(modes[0]):
+        bent = modes[0] * polynomial
+        new = _orthogonal_part(bent, modes)
+        # Such a mode may be there already; what is then left over is rounding.
+        if len(modes) < n_modes and np.linalg.norm(new) > NEW_MODE_SHARE * np.linalg.norm(bent):
+            modes.append(new * (scale / np.linalg.norm(new)))
     if len(modes) < n_modes:
-        raise ValueError(f'{n_modes} probe modes were asked for; expected at most {len(modes)}.')
+        raise ConfigError(f'{n_modes} probe modes were asked for; expected at most {len(modes)}.')
     return np.stack(modes).astype(probe.dtype)
+
+
+def _orthogonal_part(mode: Complex, others: list[Complex]) -> Complex:
+    basis, _ = np.linalg.qr(np.reshape(others, (len(others), -1)).T)
+    return np.asarray(mode - (basis @ (basis.conj().T @ mode.ravel())).reshape(mode.shape))
 
 
 def _polynomials(mode: Complex) -> list[np.ndarray]:

@@ -19,7 +19,7 @@ from ptychodus_torch_plugin.config import TrainingConfig
 from ptychodus_torch_plugin.errors import ConfigError, TrainingError
 from ptychodus_torch_plugin.scan import ScanData
 
-THINNINGS_IN_ALL = 3
+THINNINGS_IN_ALL = 4
 MIN_WINDOW_PX = 160
 INTEGER_TOLERANCE = 0.01
 EQUAL_PARTS = 0.5

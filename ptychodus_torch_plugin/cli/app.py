@@ -73,6 +73,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         with _warnings_on_stderr():
             code = _call([argument for argument in arguments if argument != DEBUG])
+        if code == INTERRUPTED:  # what newer releases of typer make of a KeyboardInterrupt
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except (Killed, KeyboardInterrupt, typer.Abort):
         return _fail('Interrupted.', INTERRUPTED)
@@ -104,8 +106,8 @@ def _explain(error: Exception) -> int:
         name = NAME if context is None else context.command_path
         return _fail(f"Error: {format_message().rstrip('.')}. See '{name} --help'.", BAD_INPUT)
     return _fail(
-        f'Error: {type(error).__name__}: {error}. This should not happen: please report it, with '
-        f'what {DEBUG} shows.',
+        f'Error: {type(error).__name__}: {error}'.rstrip('.') + '. This should not happen: please '
+        f'report it, with what {DEBUG} shows.',
         BUG,
     )
 

@@ -113,9 +113,7 @@ def region_of(scan: ScanData, result: Reconstruction) -> BoolArray:
 
 def compare(placed: PlacedObject, truth: PlacedObject) -> ObjectMetrics:
     """Compare two objects where their canvases overlap, inside the scanned region."""
-    ours, theirs = common_part(placed, truth)
-    assert ours.region is not None
-    return compare_objects(ours.object_, theirs.object_, ours.region)
+    return compare_objects(*common_part(placed, truth))
 
 
 def compare_stages(
@@ -129,10 +127,15 @@ def compare_stages(
     }
 
 
-def common_part(a: PlacedObject, b: PlacedObject) -> tuple[PlacedObject, PlacedObject]:
+def common_part(a: PlacedObject, b: PlacedObject) -> tuple[ComplexArray, ComplexArray, BoolArray]:
     """Crop two objects to the part of the sample that both canvases cover, to a whole pixel.
 
-    The region of the first, or else of the second, or else everything, is the region of both.
+    Returns
+    -------
+    object_a, object_b : (h, w) complex64
+        The common part.
+    region : (h, w) bool
+        Where the beam has been, as the first one knows, or else the second; else everywhere.
 
     Raises
     ------
@@ -154,15 +157,13 @@ def common_part(a: PlacedObject, b: PlacedObject) -> tuple[PlacedObject, PlacedO
     theirs = tuple(
         slice(low, high) for low, high in zip(first - offset, last - offset, strict=True)
     )
-    region = a.region[ours] if a.region is not None else None
-    if region is None:
-        region = b.region[theirs] if b.region is not None else None
-    if region is None:
+    if a.region is not None:
+        region = a.region[ours]
+    elif b.region is not None:
+        region = b.region[theirs]
+    else:
         region = np.ones(a.object_[ours].shape, dtype=np.bool_)
-    return (
-        replace(a, object_=a.object_[ours], region=region),
-        replace(b, object_=b.object_[theirs], region=region),
-    )
+    return a.object_[ours], b.object_[theirs], region
 
 
 def _check_pixels(a: PlacedObject, b: PlacedObject) -> None:

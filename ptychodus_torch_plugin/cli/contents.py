@@ -6,10 +6,10 @@ This module loads NumPy: `inspect` imports it inside its function, so that `--he
 from __future__ import annotations
 
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 
 from ptychodus_torch_plugin.bundle.archive import read_manifest
@@ -43,29 +43,13 @@ def describe(path: Path, options: ReadOptions, diffraction: Path | None) -> dict
 
 
 def stored_arrays(path: Path) -> dict[str, str]:
-    """Return shape and dtype of every array in an NPZ or HDF5 file; none if it is neither."""
-    try:
-        if path.is_file() and h5py.is_hdf5(path):
-            return _datasets(path)
-        with open_container(path) as container:
-            return {
-                key: f'{array.shape} {array.dtype}'
-                for key in sorted(container.keys)
-                if (array := container.array(key)) is not None
-            }
-    except (PluginError, OSError):
-        return {}
-
-
-def _datasets(path: Path) -> dict[str, str]:
+    """Return shape and dtype of every array of an NPZ or HDF5 file; none if it is neither."""
     found: dict[str, str] = {}
-
-    def visit(name: str, node: Any) -> None:
-        if isinstance(node, h5py.Dataset):
-            found[name] = f'{node.shape} {node.dtype}'
-
-    with h5py.File(path, 'r') as file:
-        file.visititems(visit)
+    with suppress(PluginError), open_container(path) as container:
+        for key in sorted(container.keys):
+            with suppress(PluginError):  # a group, or text
+                array = container.array(key)
+                found[key] = f'{array.shape} {array.dtype}'
     return found
 
 

@@ -1,5 +1,6 @@
 """`demo`: from a scan, simulated or measured, to its object, in one command."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -96,11 +97,11 @@ def demo(
         load_backend(backend, display)
         scans = _simulated(reading.photons, display) if known is None else _measured(known)
         run = _run(chosen, scans)
-        result, summary = _demonstrate(folder, scans, run, display)
+        outcome = _demonstrate(folder, scans, run, display)
     if json_output:
-        say_json({**result.metrics, 'training': summary, 'files': result.files})
+        say_json({**outcome.metrics, 'files': outcome.files})
         return
-    _say(result, scans)
+    _say(outcome, scans)
 
 
 def _simulated(photons: float | None, display: Display) -> _Scans:
@@ -140,13 +141,13 @@ def _run(chosen: dict[str, Any], scans: _Scans) -> 'RunConfig':
     return run_config(inference, base=run)
 
 
-def _demonstrate(
-    folder: Path, scans: _Scans, run: 'RunConfig', display: Display
-) -> tuple[Outcome, dict[str, Any]]:
+def _demonstrate(folder: Path, scans: _Scans, run: 'RunConfig', display: Display) -> Outcome:
     from ptychodus_torch_plugin.cli.comparison import object_of_scan
 
+    start = time.perf_counter()
     model = train_with_display(scans.training, run, display)
-    summary = training_summary(model, run)
+    seconds = round(time.perf_counter() - start, 2)
+    summary = {**training_summary(model, run), 'scans': len(scans.training), 'seconds': seconds}
     truth = object_of_scan(scans.test, scans.test.name) if scans.simulated else None
     outcome = reconstruct_into(
         folder,
@@ -155,11 +156,11 @@ def _demonstrate(
         run,
         display,
         truth=truth,
-        remarks={'training': summary, 'training_scans': len(scans.training)},
+        remarks={'training': summary},
     )
     with display.busy('Writing the model and the pictures'):
         outcome.files.update(_write_more(folder, model, scans, outcome))
-    return outcome, summary
+    return outcome
 
 
 def _write_more(folder: Path, model: 'Model', scans: _Scans, outcome: Outcome) -> dict[str, Path]:
@@ -195,6 +196,7 @@ def _say(outcome: Outcome, scans: _Scans) -> None:
             f'{len(scans.training)} scans of other photographs.'
         )
     typer.echo(
-        'R held out: of a second reconstruction, on patterns that neither it nor training saw.'
+        'R held out: of a second reconstruction, on patterns to which neither it nor the training '
+        'was fitted.'
     )
     say_files(outcome.files)

@@ -53,20 +53,21 @@ def _compare(object_file: Path, truth_file: Path, picture: Path | None) -> 'Obje
     with progress_display() as display, display.busy(f'Comparing {object_file.name}'):
         from ptychodus_torch_plugin.cli.comparison import (
             common_part,
-            compare,
             reconstructed_object,
             true_object,
         )
+        from ptychodus_torch_plugin.metrics import compare_objects
         from ptychodus_torch_plugin.pictures import draw_comparison
 
-        ours, theirs = common_part(reconstructed_object(object_file), true_object(truth_file))
-        metrics = compare(ours, theirs)
+        ours, theirs = reconstructed_object(object_file), true_object(truth_file)
+        object_, reference, region = common_part(ours, theirs)
+        metrics = compare_objects(object_, reference, region)
         if picture is not None:
             draw_comparison(
                 picture,
-                {object_file.name: ours.object_},
-                theirs.object_,
-                ours.region,
+                {object_file.name: object_},
+                reference,
+                region,
                 pixel_size_m=ours.pixel_size_m or theirs.pixel_size_m,
                 title=object_file.name,
             )

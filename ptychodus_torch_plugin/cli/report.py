@@ -35,9 +35,9 @@ def say_table(title: str, headings: Sequence[str], rows: Sequence[Sequence[str]]
     from rich.table import Table
 
     typer.echo(printable(title))
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
     for number, heading in enumerate(headings):
-        table.add_column(heading, justify='right' if number else 'left')
+        table.add_column(heading, justify='right' if number else 'left', no_wrap=number == 0)
     for row in rows:
         table.add_row(*row)
     Console(highlight=False, markup=False).print(table)

@@ -116,7 +116,7 @@ class SimulationOptions:
         float | None,
         setting(
             '--probe-diameter-px',
-            default='3/8 of a pattern',
+            default='three eighths of N',
             what='Second-moment diameter of the probe.',
         ),
     ] = None

@@ -199,7 +199,7 @@ def train_with_display(
 
     with StopRequest(
         lambda: display.say(
-            'Training ends here with the best model so far. Ctrl-C again ends it at once.'
+            'Training ends here, the best model so far is kept. Ctrl-C again ends it at once.'
         )
     ) as stop:
         model = train_model(
@@ -240,9 +240,9 @@ def training_summary(model: 'Model', run: 'RunConfig') -> dict[str, Any]:
 def _run_file(folder: Path, config: Path | None, *, resume: bool) -> Path | None:
     if not resume:
         return config
-    if not (folder / CHECKPOINTS).is_dir():
+    if not any((folder / CHECKPOINTS).glob('*')):
         raise InputNotFoundError(
-            f'{folder / CHECKPOINTS} does not exist, so there is nothing to resume; expected the '
+            f'{folder / CHECKPOINTS} holds nothing, so there is nothing to resume; expected the '
             'checkpoints of an interrupted training. Train without --resume first.'
         )
     own = folder / RUN_FILE

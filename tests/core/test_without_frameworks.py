@@ -1,16 +1,20 @@
-"""The package where no tensor framework is installed; the `core` environment of tox is such a place.
+"""No tensor framework is installed here; the `core` environment of tox is such a place.
 
 Elsewhere these tests have nothing to say and are skipped, but never in that environment.
 """
 
 import os
+import subprocess
+import sys
 from importlib import util
+from pathlib import Path
 
 import pytest
 
 import ptychodus_torch_plugin as plugin
 
 FRAMEWORKS = ('torch', 'lightning', 'tensorflow', 'keras')
+GOLDEN_BUNDLE = Path(__file__).parents[1] / 'bundle' / 'golden' / 'format-1.0.wts.h5.zip'
 FOUND = [name for name in FRAMEWORKS if util.find_spec(name) is not None]
 
 pytestmark = pytest.mark.skipif(
@@ -48,3 +52,38 @@ def test_asking_for_any_backend_lists_the_commands(scan):
 def test_scans_need_no_framework(scan, tmp_path):
     plugin.write_scan(tmp_path / 'scan.h5', scan)
     assert plugin.read_scan(tmp_path / 'scan.h5').fingerprint() == scan.fingerprint()
+
+
+def command_line(*arguments):
+    command = [sys.executable, '-m', 'ptychodus_torch_plugin', *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_line_simulates_converts_and_inspects(tmp_path):
+    small = ('-N', '32', '--positions', '9', '--step-px', '6.5')
+    for arguments in (
+        ('simulate', tmp_path / 'scan.h5', *small),
+        ('convert', tmp_path / 'scan.h5', tmp_path / 'scan.npz'),
+        ('inspect', tmp_path / 'scan.npz'),
+        ('inspect', GOLDEN_BUNDLE),
+    ):
+        run = command_line(*arguments)
+        assert run.returncode == 0, run.stderr
+
+
+@pytest.mark.parametrize('command', ['demo', 'train', 'infer'])
+def test_the_command_line_says_how_to_install_what_is_missing(scan, tmp_path, command):
+    plugin.write_scan(tmp_path / 'scan.h5', scan)
+    files = {
+        'demo': (),
+        'train': (tmp_path / 'scan.h5',),
+        'infer': ('--test_data', tmp_path / 'scan.h5', '--architecture', 'none'),
+    }
+    run = command_line(
+        command, *files[command], '--backend', 'pytorch', '--output_dir', tmp_path / 'output'
+    )
+    assert run.returncode == 2
+    assert 'PyTorch backend selected, but torch is not installed' in run.stderr
+    assert "pip install 'ptychodus-torch-plugin[torch]'" in run.stderr
+    assert 'Traceback' not in run.stderr
+    assert not (tmp_path / 'output').exists()

@@ -17,7 +17,7 @@ spec.loader.exec_module(checks)
 
 corners_of, shift, far_field = frame.patch_corners, physics.shift_probe, physics.far_field
 predict, loss, impose = physics.predict_counts, physics.poisson_loss, physics.impose_counts
-scale, ramp, cropped = probes.scale_probe, sweeps.ramp, ScanData.cropped
+scale, ramp, cropped = probes.scale_probe, probes.ramp, ScanData.cropped
 with_counts, centre_positions = conversion._with_counts, conversion._with_patch_centers
 
 
@@ -173,11 +173,15 @@ FLIPS = {
     ),
     'ramp backwards': (
         checks.test_a_ramp_moves_the_far_field_and_its_opposite_hides_it,
-        (sweeps, 'ramp', lambda *arguments: ramp(*arguments).conj()),
+        (probes, 'ramp', lambda *arguments: ramp(*arguments).conj()),
     ),
     'ramp scaled to the canvas': (
         checks.test_a_ramp_moves_the_far_field_and_its_opposite_hides_it,
-        (sweeps, 'ramp', lambda shape, tilt, n: ramp(shape, tilt, shape[0])),
+        (probes, 'ramp', lambda shape, tilt, n: ramp(shape, tilt, shape[0])),
+    ),
+    'probe tilted away from the mean pattern': (
+        checks.test_a_probe_to_be_refined_starts_where_the_mean_pattern_lies,
+        (sweeps, 'ramp', lambda *arguments: ramp(*arguments).conj()),
     ),
     'gauge let go': (
         checks.test_sweeps_keep_energy_and_place_of_the_probe,

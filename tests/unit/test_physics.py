@@ -42,7 +42,7 @@ def scene():
 # shift_probe
 
 
-@pytest.mark.parametrize('shift', [(0.3, -0.45), (-0.5, 0.49), (0.0, 0.25), (2.6, -3.2)])
+@pytest.mark.parametrize('shift', [(0.3, -0.45), (-0.5, 0.49), (0.0, 0.25), (-1.6, -2.2)])
 def test_a_shifted_gaussian_is_the_gaussian_at_its_new_centre(shift):
     modes = np.stack([gaussian((15, 17)), 1j * gaussian((18, 14))])
     expected = np.stack(
