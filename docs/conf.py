@@ -24,6 +24,8 @@ autodoc_preserve_defaults = True
 autodoc_default_options = {'exclude-members': 'model_config'}
 strip_signature_backslash = True  # a name that ends in an underscore keeps it
 
+default_role = 'py:obj'
+
 html_theme = 'furo'
 html_title = f'{project} {release}'
 

@@ -82,7 +82,7 @@ class ModelConfig(Settings):
     """Side of a diffraction pattern in pixels."""
     channels: tuple[Positive, ...] = Field((24, 48, 96), min_length=1, max_length=6)
     """Channels of the U-Net per level."""
-    sweeps_before: Positive = 12
+    sweeps_before: Positive = 20
     """Sweeps before the network (all of them, for 'none')."""
     sweeps_after: Count = 3
     """Sweeps after the network; `refine` overrides it at reconstruction."""

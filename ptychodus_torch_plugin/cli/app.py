@@ -1,6 +1,7 @@
 """The command line `ptychodus-torch-plugin`."""
 
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -61,6 +62,9 @@ def _root(
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
+    # Threads that spin while they wait slow a shared machine down several times over.  OpenMP looks
+    # when the backend's framework is loaded, later.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

@@ -49,7 +49,7 @@ class SweepOptions:
     ] = None
     sweeps: Annotated[
         int | None,
-        setting('--sweeps', default='12', what='Whole-scan physics sweeps without a model.'),
+        setting('--sweeps', default='20', what='Whole-scan physics sweeps without a model.'),
     ] = None
     probe_modes: Modes = None
     refine_probe: RefineProbe = None

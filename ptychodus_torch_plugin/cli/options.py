@@ -186,7 +186,7 @@ class ModelOptions:
         int | None,
         setting(
             '--sweeps-before',
-            default='12',
+            default='20',
             what='Whole-scan physics sweeps before the network (all of them, for none).',
         ),
     ] = None

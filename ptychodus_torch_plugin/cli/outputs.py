@@ -22,7 +22,7 @@ NPZ_SUFFIX = '.npz'
 
 @contextmanager
 def output_folder(path: Path) -> Iterator[Path]:
-    """Make a folder and see that it can be written to; if work fails, leave no empty one behind.
+    """Make a folder and see that it can be written to; leave none behind that stayed empty.
 
     Raises
     ------
@@ -34,11 +34,10 @@ def output_folder(path: Path) -> Iterator[Path]:
         _make(path)
         _try_to_write(path)
         yield path
-    except BaseException:
+    finally:
         for folder in made:
             with suppress(OSError):  # it is not empty: something was finished in it
                 folder.rmdir()
-        raise
 
 
 def _make(path: Path) -> None:

@@ -147,14 +147,11 @@ def train_into(
             run.save(temporary)
 
     start = time.perf_counter()
-    model = train_with_display(
-        scans,
-        run,
-        display,
-        checkpoints=folder / CHECKPOINTS,
-        resume=resume,
-        on_start=save_run_file,
-    )
+    # A run that never begins leaves no empty folder of checkpoints.
+    with output_folder(folder / CHECKPOINTS) as checkpoints:
+        model = train_with_display(
+            scans, run, display, checkpoints=checkpoints, resume=resume, on_start=save_run_file
+        )
     save_run_file()
     files = {'model': model.save(folder), 'run': folder / RUN_FILE}
     files |= write_training(

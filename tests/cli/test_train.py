@@ -59,14 +59,15 @@ def test_options_override_the_run_file(here, call, scan_file, other_file, run_fi
     assert trained_on == [read_scan(path).fingerprint() for path in (scan_file, other_file)]
 
 
-def test_nothing_to_train_gives_a_bundle_with_settings_only(here, call, scan_file):
+def test_nothing_to_train_gives_a_bundle_with_settings_only(here, call, scan_file, files_below):
     ran = call('train', scan_file, '--architecture', 'none', '--sweeps-before', 4)
     assert 'has nothing to train' in ran.err
     manifest = read_manifest('training_outputs')
     assert manifest.shapes('weights.safetensors') == {}
     assert manifest.model_settings['sweeps_before'] == 4
     assert json.loads((here / 'training_outputs/history.json').read_text())['epochs'] == []
-    assert not (here / 'training_outputs/training.png').exists()
+    names = ['history.json', 'run.json', 'wts.h5.zip']
+    assert files_below(here / 'training_outputs') == names
 
 
 def test_progress_names_epoch_loss_speed_and_time_left(here, call, scan_file, run_file):
@@ -86,6 +87,7 @@ def test_progress_names_epoch_loss_speed_and_time_left(here, call, scan_file, ru
         (['--config', 'wrong.yaml'], 'model.chanels is not a known setting'),
         (['--config', 'broken.json'], 'broken.json is not valid JSON'),
         (['--config', 'other_size.yaml'], 'patterns are 32 x 32 px, but the model is for N = 64'),
+        (['--accelerator', 'mps'], "accelerator = 'mps'"),
         (['--resume'], 'training_outputs/checkpoints holds nothing'),
     ],
 )
@@ -94,6 +96,7 @@ def test_wrong_settings_fail_before_anything_is_written(
 ):
     (here / 'wrong.yaml').write_text('model: {chanels: [4]}')
     (here / 'broken.json').write_text('{')
+    (here / 'training_outputs').mkdir()
     (here / 'other_size.yaml').write_text('model: {N: 64}')
     before = files_below(here)
     assert expected in fail('train', scan_file, *arguments).last

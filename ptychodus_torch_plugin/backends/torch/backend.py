@@ -110,8 +110,8 @@ class TorchBackend:
     def build(self, config: ModelConfig, *, seed: int = 0) -> TorchModel:
         if config.architecture == 'none':
             return TorchModel(config, None)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
             return TorchModel(config, UnrolledNetwork(config.channels))
 
     def fit(
@@ -159,7 +159,8 @@ def _trainer(
     reporter: Reporter,
     plan: TrainingPlan,
 ) -> L.Trainer:
-    monitor = 'val_loss' if any(len(held) for held in plan.held_out) else 'loss'
+    validated = any(len(held) for held in plan.held_out)
+    monitor = 'val_loss' if validated else 'loss'
     # The reporter comes first, so that the history is complete in what the checkpoint saves.
     callbacks: list[Callback] = [
         reporter,
@@ -185,6 +186,7 @@ def _trainer(
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
+        limit_val_batches=1.0 if validated else 0,
         reload_dataloaders_every_n_epochs=1,
         default_root_dir=folder,
     )
@@ -232,10 +234,11 @@ def _moments(module: UnrolledTraining) -> dict[str, NDArray[np.float32]]:
 
 def _fingerprint(config: ModelConfig, scans: Sequence[ScanData], training: TrainingConfig) -> str:
     """Return a sha256 of all that decides the course of training."""
-    text = json.dumps(
-        [config.to_json(), training.to_json(), [scan.fingerprint() for scan in scans]],
-        sort_keys=True,
-    )
+    data = [
+        (scan.fingerprint(), hashlib.sha256(scan.probe.tobytes()).hexdigest(), scan.frame.shape)
+        for scan in scans
+    ]
+    text = json.dumps([config.to_json(), training.to_json(), data], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -250,6 +253,13 @@ def _checkpoint(folder: Path, *, resume: bool) -> Path | None:
             f'{last} does not exist, so there is nothing to resume; expected the checkpoint of an '
             'interrupted run. Train without resume first.'
         )
+    try:
+        torch.load(last, map_location='cpu', weights_only=True)
+    except Exception as error:
+        raise TrainingError(
+            f'{last} cannot be read ({type(error).__name__}: {error}); expected the checkpoint of '
+            'an interrupted run. Train without resume.'
+        ) from error
     return last
 
 

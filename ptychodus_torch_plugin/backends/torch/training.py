@@ -162,7 +162,11 @@ class UnrolledTraining(L.LightningModule):
         self._validation_views = validation
 
     def train_dataloader(self) -> DataLoader[tuple[Step, FloatArray]]:
-        return DataLoader(StepData(self._plan, self.current_epoch), batch_size=None)
+        # It draws a seed although it shuffles nothing: not from the generator of the process.
+        generator = torch.Generator()
+        return DataLoader(
+            StepData(self._plan, self.current_epoch), batch_size=None, generator=generator
+        )
 
     def val_dataloader(self) -> list[int]:
         return list(range(len(self._validation_views)))
@@ -296,6 +300,15 @@ class Reporter(L.Callback):
         self.history = [EpochRecord(*row) for row in state_dict['history']]
 
 
+CHATTER = (
+    # It is not empty because it is the one to resume from.
+    'Checkpoint directory .* exists and is not empty',
+    # Lightning 2.6 with PyTorch 2.12 and newer.
+    r'`isinstance\(treespec, LeafSpec\)` is deprecated',
+)
+"""Beginnings of warnings that tell a user nothing."""
+
+
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Silence what Lightning says about itself; its warnings about real faults stay."""
@@ -306,6 +319,8 @@ def quiet_lightning() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', PossibleUserWarning)
+            for message in CHATTER:
+                warnings.filterwarnings('ignore', message)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
@@ -316,7 +331,8 @@ def quiet_lightning() -> Iterator[None]:
 def determinism_restored() -> Iterator[None]:
     """Give back torch's process-wide switch, which Lightning's `deterministic` turns."""
     before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before)
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
