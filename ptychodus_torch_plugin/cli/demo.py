@@ -1,7 +1,7 @@
 """`demo`: from a scan, simulated or measured, to its object, in one command."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,6 +24,7 @@ from ptychodus_torch_plugin.cli.reconstruction import Outcome, reconstruct_into
 from ptychodus_torch_plugin.cli.report import say_files, say_json, say_stages
 from ptychodus_torch_plugin.cli.settings import load_backend, read_one, run_config
 from ptychodus_torch_plugin.cli.train import train_with_display, training_summary
+from ptychodus_torch_plugin.errors import ConfigError
 
 if TYPE_CHECKING:
     from ptychodus_torch_plugin.api import Model
@@ -91,6 +92,8 @@ def demo(
     Ctrl-C ends the training with the best model so far; twice ends everything at once.
     """
     chosen = {'backend': backend, **given(model), **given(training), **given(execution)}
+    if data is None:
+        _refuse_reading(reading)
     with progress_display() as display, output_folder(out) as folder:
         run_config(chosen)  # a bad setting must not wait for data and framework
         known = None if data is None else read_one(data, reading, display)
@@ -102,6 +105,15 @@ def demo(
         say_json({**outcome.metrics, 'files': outcome.files})
         return
     _say(outcome, scans)
+
+
+def _refuse_reading(reading: DemoReadingOptions) -> None:
+    wanted = list(given(replace(reading, photons=None)))
+    if wanted or reading.diffraction is not None:
+        raise ConfigError(
+            f'{", ".join(wanted) or "diffraction"} says how a file is read, but the scans are '
+            'simulated; expected --data FILE with it.'
+        )
 
 
 def _simulated(photons: float | None, display: Display) -> _Scans:
@@ -143,11 +155,13 @@ def _run(chosen: dict[str, Any], scans: _Scans) -> 'RunConfig':
 
 def _demonstrate(folder: Path, scans: _Scans, run: 'RunConfig', display: Display) -> Outcome:
     from ptychodus_torch_plugin.cli.comparison import object_of_scan
+    from ptychodus_torch_plugin.pictures import preview_png
 
     start = time.perf_counter()
     model = train_with_display(scans.training, run, display)
     seconds = round(time.perf_counter() - start, 2)
     summary = {**training_summary(model, run), 'scans': len(scans.training), 'seconds': seconds}
+    files = _write_model(folder, model)  # at once: what follows may be interrupted
     truth = object_of_scan(scans.test, scans.test.name) if scans.simulated else None
     outcome = reconstruct_into(
         folder,
@@ -159,13 +173,24 @@ def _demonstrate(folder: Path, scans: _Scans, run: 'RunConfig', display: Display
         remarks={'training': summary},
     )
     with display.busy('Writing the model and the pictures'):
-        outcome.files.update(_write_more(folder, model, scans, outcome))
+        outcome.files.update(_write_pictures(folder, scans, outcome) | files)
+        preview = preview_png(outcome.result.object_, outcome.region)
+        model.save(files['model'], preview_png=preview)
     return outcome
 
 
-def _write_more(folder: Path, model: 'Model', scans: _Scans, outcome: Outcome) -> dict[str, Path]:
+def _write_model(folder: Path, model: 'Model') -> dict[str, Path]:
+    files = write_training(
+        folder, model.history, best_epoch=model.best_epoch, stopped=model.stopped
+    )
+    with output_folder(folder / 'model') as place:
+        files['model'] = model.save(place)
+    return files
+
+
+def _write_pictures(folder: Path, scans: _Scans, outcome: Outcome) -> dict[str, Path]:
     from ptychodus_torch_plugin.files.writing import write_scan
-    from ptychodus_torch_plugin.pictures import draw_comparison, preview_png
+    from ptychodus_torch_plugin.pictures import draw_comparison
 
     result, scan = outcome.result, scans.test
     files = {'stages': folder / 'stages.png', 'scan': folder / 'scan.h5'}
@@ -178,12 +203,6 @@ def _write_more(folder: Path, model: 'Model', scans: _Scans, outcome: Outcome) -
         title=f'{scan.name}: stage by stage',
     )
     write_scan(files['scan'], scan)
-    files |= write_training(
-        folder, model.history, best_epoch=model.best_epoch, stopped=model.stopped
-    )
-    with output_folder(folder / 'model') as place:
-        preview = preview_png(result.object_, outcome.region)
-        files['model'] = model.save(place, preview_png=preview)
     return files
 
 

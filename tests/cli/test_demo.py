@@ -159,3 +159,25 @@ def test_sweeps_alone(here, call, scan_file):
 def test_a_dose_that_is_none_is_refused(here, fail):
     assert 'photons = 0.0' in fail('demo', '--photons', 0).last
     assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize('option', [('--crop', 64), ('--diffraction', 'd.h5')])
+def test_reading_options_without_a_file_are_refused(here, fail, option):
+    ran = fail('demo', *option)
+    assert 'expected --data FILE' in ran.last
+    assert option[0].strip('-') in ran.last
+
+
+def test_an_interrupted_reconstruction_leaves_the_trained_model(
+    here, command_line, scan_file, monkeypatch
+):
+    from ptychodus_torch_plugin import api
+
+    def interrupted(*_, **__):
+        raise InterruptedError
+
+    monkeypatch.setattr(api, 'reconstruct', interrupted)
+    ran = command_line('demo', '--data', scan_file, *QUICK)
+    assert ran.code == 130
+    assert load_bundle('demo-output/model').best_epoch == 1
+    assert not (here / 'demo-output/object.h5').exists()

@@ -1,4 +1,4 @@
-"""What the tests of the PyTorch backend share.
+"""Scans, scenes and one whole training run, shared by the tests of the PyTorch backend.
 
 torch is imported here without a guard: where it is missing these tests fail, they never skip.
 """
@@ -10,31 +10,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
+import torch  # noqa: F401
 
+from ptychodus_torch_plugin.arrays import IndexArray
 from ptychodus_torch_plugin.scan import ScanData
 from ptychodus_torch_plugin.simulate import SimulationConfig, simulate_scan
+from ptychodus_torch_plugin.training_plan import held_out_indices
 
-CPU = torch.device('cpu')
-
-
-@pytest.fixture(scope='session')
-def assert_close() -> Callable[..., None]:
-    """The comparison of every parity test."""
-
-    def check(actual: Any, expected: Any, tolerance: float, *, dtype: Any) -> None:
-        """Compare with the oracle: shape, dtype, and values relative to the largest one."""
-        if isinstance(actual, torch.Tensor):
-            actual = actual.detach().numpy()
-        expected = np.asarray(expected)
-        assert actual.dtype == dtype, f'dtype {actual.dtype}; expected {np.dtype(dtype)}'
-        assert actual.shape == expected.shape, f'shape {actual.shape}; expected {expected.shape}'
-        scale = np.abs(expected).max()
-        assert scale > 0, 'the expected values are all zero'
-        error = np.abs(actual - expected).max() / scale
-        assert error <= tolerance, f'off by {error:.2e} of the largest value; allowed {tolerance}'
-
-    return check
+from .parity import Scene, scene_on
+from .quick import TRAINING, Run, fit
 
 
 @pytest.fixture(scope='session')
@@ -88,3 +72,39 @@ def lopsided(simulated: Callable[..., ScanData]) -> Callable[..., ScanData]:
         return scan
 
     return scan
+
+
+SCENES = {
+    '32 px, 3 modes, sub-pixel': (32, 3, False),
+    '32 px, 1 mode, whole pixels': (32, 1, True),
+    '64 px, 2 modes, whole pixels': (64, 2, True),
+    '64 px, 1 mode, sub-pixel': (64, 1, False),
+}
+
+
+@pytest.fixture(scope='session', params=SCENES.values(), ids=SCENES)
+def scene(request: pytest.FixtureRequest, lopsided: Callable[..., ScanData]) -> Scene:
+    """A scan, an object and a probe on which both worlds are compared."""
+    n_px, modes, whole = request.param
+    return scene_on(lopsided(n_px, modes, whole=whole), whole=whole)
+
+
+@pytest.fixture(scope='session')
+def noisy(simulated: Callable[..., ScanData]) -> ScanData:
+    """49 noisy patterns to train on."""
+    return simulated(photons=3e3)
+
+
+@pytest.fixture(scope='session')
+def held(noisy: ScanData) -> IndexArray:
+    """The patterns of `noisy` that training keeps for validation."""
+    return held_out_indices(noisy, TRAINING.held_out_fraction, TRAINING.seed)
+
+
+@pytest.fixture(scope='session')
+def whole(noisy: ScanData, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Three epochs on `noisy` without interruption."""
+    folder = tmp_path_factory.mktemp('whole') / 'made by training'
+    events: list[Any] = []
+    options = {'checkpoint_dir': folder, 'on_event': events.append}
+    return Run(fit(noisy, options=options), events, folder)

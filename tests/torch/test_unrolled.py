@@ -10,6 +10,8 @@ from ptychodus_torch_plugin.backends.torch.backend import TorchBackend
 from ptychodus_torch_plugin.backends.torch.unrolled import UnrolledNetwork, mean_transmission
 from ptychodus_torch_plugin.config import ModelConfig
 
+from .parity import assert_close
+
 
 def network_with(channels, *, head=True, seed=1):
     """Return a network with random weights; without a head it is as it starts."""
@@ -72,7 +74,7 @@ def test_a_network_with_a_head_changes_what_photons_saw_and_nothing_else():
 
 
 @pytest.mark.parametrize('factor', [np.exp(2.3j), -1.0, 40.0, 0.02 * np.exp(-1.1j)])
-def test_global_phase_and_scale_pass_through(assert_close, factor):
+def test_global_phase_and_scale_pass_through(factor):
     object_, photons, gauge = canvas((33, 47))
     network = network_with((3, 5))
     plain = corrected(network, object_, photons, gauge)
@@ -110,7 +112,7 @@ def silu(x):
     return x / (1 + np.exp(-x))
 
 
-def test_the_graph_is_the_written_one(assert_close):
+def test_the_graph_is_the_written_one():
     """The whole network of `specs/model-graph.md`, in NumPy and SciPy, on an odd canvas."""
     network = network_with((3, 5, 4))
     weights = {name: tensor.numpy().astype(float) for name, tensor in network.state_dict().items()}
@@ -146,7 +148,7 @@ def test_the_graph_is_the_written_one(assert_close):
 
 @pytest.mark.parametrize(('channels', 'tile'), [((4,), 8), ((3, 5), 16), ((2, 3, 4), 16)])
 @pytest.mark.parametrize('shape', [(83, 45), (20, 150), (16, 16), (48, 64)])
-def test_tiles_make_up_the_whole(assert_close, monkeypatch, shape, channels, tile):
+def test_tiles_make_up_the_whole(monkeypatch, shape, channels, tile):
     network = network_with(channels)
     arguments = canvas(shape)
     whole = corrected(network, *arguments)

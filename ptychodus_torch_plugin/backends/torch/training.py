@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -308,6 +309,8 @@ CHATTER = (
 )
 """Beginnings of warnings that tell a user nothing."""
 
+CUBLAS_WORKSPACE = 'CUBLAS_WORKSPACE_CONFIG'
+
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
@@ -329,10 +332,14 @@ def quiet_lightning() -> Iterator[None]:
 
 @contextmanager
 def determinism_restored() -> Iterator[None]:
-    """Give back torch's process-wide switch, which Lightning's `deterministic` turns."""
+    """Give back the process-wide switches that Lightning's `deterministic` turns."""
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    workspace = os.environ.get(CUBLAS_WORKSPACE)
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        os.environ.pop(CUBLAS_WORKSPACE, None)
+        if workspace is not None:
+            os.environ[CUBLAS_WORKSPACE] = workspace

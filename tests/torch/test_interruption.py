@@ -1,0 +1,242 @@
+"""Cut, killed, stopped, impatient, diverging: what is left of a training run."""
+
+import math
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ptychodus_torch_plugin.backends.torch import training as training_module
+from ptychodus_torch_plugin.backends.torch.backend import TorchBackend
+from ptychodus_torch_plugin.config import TrainingConfig
+from ptychodus_torch_plugin.errors import TrainingError
+
+from .quick import (
+    EXECUTION,
+    MODEL,
+    TRAINING,
+    PowerCutError,
+    assert_same_run,
+    cut_at,
+    fit,
+    steps_per_epoch,
+)
+
+# Interruption
+
+
+@pytest.mark.parametrize(('epoch', 'step'), [(2, 1), (2, 3), (3, 6)])
+def test_resuming_gives_the_run_that_was_never_cut(noisy, whole, tmp_path, epoch, step):
+    cut = cut_at(epoch, step, steps_per_epoch(whole.events))
+    with pytest.raises(PowerCutError):
+        fit(noisy, options={'checkpoint_dir': tmp_path, 'on_event': cut})
+    events = []
+    options = {'checkpoint_dir': tmp_path, 'resume': True, 'on_event': events.append}
+    resumed = fit(noisy, options=options)
+    assert_same_run(resumed, whole.result)
+    assert min(e.epoch for e in events if e.phase == 'train') == epoch
+
+
+def test_a_killed_process_can_be_resumed(noisy, whole, tmp_path):
+    """SIGKILL in the second epoch: nobody is asked, nothing is tidied up."""
+    per_epoch = steps_per_epoch(whole.events)
+    script = f"""
+        import os, signal
+        from ptychodus_torch_plugin.backends.torch.backend import TorchBackend
+        from ptychodus_torch_plugin.config import ExecutionConfig, ModelConfig, TrainingConfig
+        from ptychodus_torch_plugin.simulate import SimulationConfig, simulate_scan
+        from pathlib import Path
+
+        def on_event(event):
+            if event.phase == 'train' and event.done == {per_epoch + 2}:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        scan = simulate_scan(SimulationConfig(
+            N=32, object_kind='dead-leaves', n_positions=49, step_px=4.5,
+            offset_px=(1.3, -0.7), photons=3e3, seed=3,
+        ))
+        assert scan.fingerprint() == {noisy.fingerprint()!r}
+        backend = TorchBackend()
+        training = TrainingConfig.parse({TRAINING.to_json()!r})
+        backend.fit(
+            backend.build(ModelConfig.parse({MODEL.to_json()!r}), seed=training.seed), [scan],
+            training, ExecutionConfig.parse({EXECUTION.to_json()!r}),
+            checkpoint_dir=Path({str(tmp_path)!r}), on_event=on_event,
+        )
+    """
+    finished = subprocess.run([sys.executable, '-c', textwrap.dedent(script)], check=False)
+    assert finished.returncode == -signal.SIGKILL
+    resumed = fit(noisy, options={'checkpoint_dir': tmp_path, 'resume': True})
+    assert_same_run(resumed, whole.result)
+
+
+def test_resuming_a_finished_run_gives_its_result(noisy, whole):
+    events = []
+    options = {'checkpoint_dir': whole.checkpoints, 'resume': True, 'on_event': events.append}
+    assert_same_run(fit(noisy, options=options), whole.result)
+    assert not [event for event in events if event.phase == 'train']
+
+
+def test_a_fresh_run_forgets_the_checkpoints_of_an_older_one(noisy, whole, tmp_path):
+    fit(noisy, seed=9, options={'checkpoint_dir': tmp_path})
+    fresh = fit(noisy, options={'checkpoint_dir': tmp_path})
+    assert_same_run(fresh, whole.result)
+    assert_same_run(fit(noisy, options={'checkpoint_dir': tmp_path, 'resume': True}), fresh)
+
+
+def other_probe(scan):
+    return replace(scan, probe=scan.probe * np.exp(0.01j * np.arange(32)).astype(np.complex64))
+
+
+@pytest.mark.parametrize(
+    'change',
+    [
+        lambda scan: (replace(scan, patterns=scan.patterns[::-1].copy()), {}),
+        lambda scan: (replace(scan, positions_px=scan.positions_px + 0.1), {}),
+        lambda scan: (other_probe(scan), {}),
+        lambda scan: (scan, {'learning_rate': 4e-3}),
+        lambda scan: (scan, {'epochs': 4}),
+        lambda scan: (scan, {'seed': 2}),
+        lambda scan: (scan, {'model': MODEL.model_copy(update={'sweeps_before': 5})}),
+        lambda scan: ([scan, scan], {}),
+    ],
+    ids=['patterns', 'positions', 'probe', 'rate', 'epochs', 'seed', 'model', 'scans'],
+)
+def test_resuming_another_run_is_refused(noisy, whole, change):
+    other, changes = change(noisy)
+    with pytest.raises(TrainingError, match='the checkpoint belongs to another run'):
+        fit(other, options={'checkpoint_dir': whole.checkpoints, 'resume': True}, **changes)
+
+
+def test_resuming_without_a_checkpoint_is_refused(noisy, tmp_path):
+    with pytest.raises(TrainingError, match=r'last\.ckpt does not exist'):
+        fit(noisy, options={'checkpoint_dir': tmp_path / 'empty', 'resume': True})
+    execution = EXECUTION.model_copy(update={'checkpoints': False})
+    fit(noisy, epochs=1, execution=execution, options={'checkpoint_dir': tmp_path})
+    with pytest.raises(TrainingError, match=r'last\.ckpt does not exist'):
+        fit(noisy, epochs=1, options={'checkpoint_dir': tmp_path, 'resume': True})
+
+
+def test_a_broken_checkpoint_is_refused(noisy, whole, tmp_path):
+    content = (whole.checkpoints / 'last.ckpt').read_bytes()
+    for broken in (content[: len(content) // 2], b'', b'no checkpoint at all'):
+        (tmp_path / 'last.ckpt').write_bytes(broken)
+        with pytest.raises(TrainingError, match=r'last\.ckpt cannot be read'):
+            fit(noisy, options={'checkpoint_dir': tmp_path, 'resume': True})
+
+
+def test_checkpoints_lie_where_they_were_asked_for(noisy, whole, tmp_path, monkeypatch):
+    assert sorted(p.name for p in whole.checkpoints.iterdir()) == ['best.ckpt', 'last.ckpt']
+    monkeypatch.chdir(tmp_path)
+    fit(noisy, epochs=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+# Stopping
+
+
+def weights_per_epoch(scan, **changes):
+    """Train and copy the weights after the last step of every epoch."""
+    training = TrainingConfig(**(TRAINING.model_dump() | changes))
+    backend = TorchBackend()
+    model = backend.build(MODEL, seed=training.seed)
+    copies = {}
+
+    def on_event(event):
+        if event.phase == 'train':
+            copies[event.epoch] = model.export_weights()
+
+    return backend.fit(model, [scan], training, EXECUTION, on_event=on_event), copies
+
+
+RECKLESS = {'learning_rate': 0.5, 'scheduler': 'constant', 'gradient_clip': None, 'epochs': 9}
+
+
+def test_the_weights_of_the_best_epoch_are_kept(noisy):
+    result, copies = weights_per_epoch(noisy, **RECKLESS)
+    losses = [record.validation_loss for record in result.history]
+    assert result.best_epoch == 1 + int(np.argmin(losses))
+    assert result.best_epoch < len(losses)
+    for name, array in result.model.export_weights().items():
+        np.testing.assert_array_equal(array, copies[result.best_epoch][name])
+
+
+def test_patience_ends_training(noisy):
+    result, copies = weights_per_epoch(noisy, patience=2, **RECKLESS)
+    assert result.stopped == 'patience'
+    assert len(result.history) == result.best_epoch + 2 < 9
+    for name, array in result.model.export_weights().items():
+        np.testing.assert_array_equal(array, copies[result.best_epoch][name])
+
+
+def stop_after(n_steps):
+    """Return options that ask to stop once `n_steps` optimiser steps are done."""
+    events = []
+
+    def should_stop():
+        return sum(event.phase == 'train' for event in events) >= n_steps
+
+    return events, {'on_event': events.append, 'should_stop': should_stop}
+
+
+def test_a_stop_keeps_what_was_learnt(noisy, whole):
+    per_epoch = steps_per_epoch(whole.events)
+    events, options = stop_after(per_epoch + 2)
+    result = fit(noisy, options=options)
+    assert result.stopped == 'request'
+    # The second epoch was cut after two steps, and validated as it stood.
+    assert len(events) == len([e for e in events if e.phase == 'prepare']) + per_epoch + 2
+    assert [record.epoch for record in result.history] == [1, 2]
+    assert result.history[0] == whole.result.history[0]
+    assert result.best_epoch in (1, 2)
+    fresh = TorchBackend().build(MODEL, seed=TRAINING.seed).export_weights()
+    weights = result.model.export_weights()
+    assert any((weights[name] != fresh[name]).any() for name in fresh)
+
+
+def test_a_stop_in_the_first_epoch_keeps_its_steps(noisy):
+    _, options = stop_after(2)
+    result = fit(noisy, options=options)
+    assert (result.stopped, result.best_epoch) == ('request', 1)
+    assert len(result.history) == 1
+
+
+def test_a_stopped_run_can_be_resumed(noisy, whole, tmp_path):
+    _, options = stop_after(steps_per_epoch(whole.events) + 2)
+    stopped = fit(noisy, options=options | {'checkpoint_dir': tmp_path})
+    resumed = fit(noisy, options={'checkpoint_dir': tmp_path, 'resume': True})
+    assert [record.epoch for record in resumed.history] == [1, 2, 3]
+    assert resumed.history[0] == stopped.history[0]
+    assert resumed.stopped == ''
+
+
+def test_a_stop_before_the_first_step_leaves_the_model_as_it_was(noisy):
+    calls = []
+
+    def should_stop():
+        calls.append(1)
+        return len(calls) > 3
+
+    result = fit(noisy, options={'should_stop': should_stop})
+    assert (result.stopped, list(result.history), result.best_epoch) == ('request', [], None)
+    fresh = TorchBackend().build(MODEL, seed=TRAINING.seed).export_weights()
+    for name, array in result.model.export_weights().items():
+        np.testing.assert_array_equal(array, fresh[name])
+
+
+def test_a_loss_that_is_not_finite_ends_training(noisy, monkeypatch):
+    real, calls = training_module._score, []
+
+    def score(*args):
+        calls.append(torch.is_grad_enabled())
+        loss = real(*args)
+        return loss * math.nan if sum(calls) == 3 else loss
+
+    monkeypatch.setattr(training_module, '_score', score)
+    with pytest.raises(TrainingError, match=r'the loss became nan in epoch 1, step 3; expected a'):
+        fit(noisy)
