@@ -36,6 +36,7 @@ TRAINING_SCANS = 8
 TRAINING_POSITIONS = 484
 TEST_POSITIONS = 484
 TRAINING_SEED, TEST_SEED = 1, 1001
+SIMULATED_EPOCHS = 6
 PHOTONS = 1e5
 
 MEASURED_PROBE_MODES = 3
@@ -142,7 +143,9 @@ def _measured(scan: 'ScanData') -> _Scans:
 def _run(chosen: dict[str, Any], scans: _Scans) -> 'RunConfig':
     """Return the settings: R is measured on those patterns of a scan that training never saw."""
     chosen = dict(chosen)
-    if not scans.simulated and len(scans.test.probe) == 1:
+    if scans.simulated:
+        chosen.setdefault('training.epochs', SIMULATED_EPOCHS)
+    elif len(scans.test.probe) == 1:
         chosen.setdefault('model.sweeps.probe_modes', MEASURED_PROBE_MODES)
     run = run_config(chosen, n_px=scans.test.n_px)
     inference = {

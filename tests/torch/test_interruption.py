@@ -109,7 +109,7 @@ def other_probe(scan):
 )
 def test_resuming_another_run_is_refused(noisy, whole, change):
     other, changes = change(noisy)
-    with pytest.raises(TrainingError, match='the checkpoint belongs to another run'):
+    with pytest.raises(TrainingError, match='belongs to another run'):
         fit(other, options={'checkpoint_dir': whole.checkpoints, 'resume': True}, **changes)
 
 

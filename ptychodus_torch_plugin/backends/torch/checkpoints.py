@@ -1,0 +1,76 @@
+"""Checkpoints of a training: the best weights, and the point from which a killed run goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L  # noqa: N812 - Lightning's own convention
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from ptychodus_torch_plugin.backends.torch.training import Reporter
+from ptychodus_torch_plugin.errors import TrainingError
+
+BEST, LAST = 'best', 'last'
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """Saves after every whole epoch; one that was stopped half-way is repeated on resuming."""
+
+    def __init__(self, reporter: Reporter, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._reporter = reporter
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self._reporter.stop_requested:
+            super().on_train_epoch_end(trainer, pl_module)
+
+
+def checkpoints(
+    folder: Path, monitor: str, reporter: Reporter, *, keep_last: bool
+) -> list[ModelCheckpoint]:
+    """Return the callback for the best weights, first, and the one for resuming."""
+    common: dict[str, Any] = {
+        'dirpath': folder,
+        'enable_version_counter': False,
+        'save_on_train_epoch_end': True,
+    }
+    best = ModelCheckpoint(filename=BEST, monitor=monitor, **common)
+    return [best, LastCheckpoint(reporter, filename=LAST, **common)] if keep_last else [best]
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of an earlier run from `folder`."""
+    for name in (BEST, LAST):
+        (folder / f'{name}.ckpt').unlink(missing_ok=True)
+
+
+def resume_point(folder: Path, fingerprint: str) -> Path:
+    """Return the checkpoint to go on from.
+
+    Raises
+    ------
+    TrainingError
+        If there is none, if it cannot be read, or if it belongs to other data or settings.
+    """
+    last = folder / f'{LAST}.ckpt'
+    if not last.is_file():
+        raise TrainingError(
+            f'{last} does not exist, so there is nothing to resume; expected the checkpoint of an '
+            'interrupted run. Train without resume first.'
+        )
+    try:
+        state = torch.load(last, map_location='cpu', weights_only=True)
+        found = state['callbacks'][Reporter.__qualname__]['fingerprint']
+    except Exception as error:
+        raise TrainingError(
+            f'{last} cannot be read ({type(error).__name__}: {error}); expected the checkpoint of '
+            'an interrupted run. Train without resume.'
+        ) from error
+    if found != fingerprint:
+        raise TrainingError(
+            f'{last} belongs to another run: its data or settings differ from the ones given now. '
+            'Resume with the same scans and settings, or start in a new folder.'
+        )
+    return last
