@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from ptychodus_torch_plugin.files.options import ReadOptions
     from ptychodus_torch_plugin.files.reading import read_scan
     from ptychodus_torch_plugin.files.writing import write_scan
-    from ptychodus_torch_plugin.scan import Optics, ScanData
+    from ptychodus_torch_plugin.optics import Optics
+    from ptychodus_torch_plugin.scan import ScanData
     from ptychodus_torch_plugin.simulate import SimulationConfig, simulate_scan
 
 _HOMES = {
@@ -38,7 +39,7 @@ _HOMES = {
     'InferenceConfig': 'config',
     'Model': 'api',
     'ModelConfig': 'config',
-    'Optics': 'scan',
+    'Optics': 'optics',
     'PluginError': 'errors',
     'Progress': 'backends.protocol',
     'ReadOptions': 'files.options',

@@ -93,6 +93,7 @@ class Model:
 
         file = Path(path)
         if file.is_dir() or not file.suffix:
+            file.mkdir(parents=True, exist_ok=True)
             file = file / BUNDLE_NAME
         write_bundle(file, _to_bundle(self, preview_png))
         return file

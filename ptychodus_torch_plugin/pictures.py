@@ -17,7 +17,7 @@ from ptychodus_torch_plugin.alignment import align
 from ptychodus_torch_plugin.arrays import BoolArray, ComplexArray, PositionArray, check_array
 from ptychodus_torch_plugin.errors import ScanValueError
 from ptychodus_torch_plugin.metrics import compare_objects
-from ptychodus_torch_plugin.sheet import (
+from ptychodus_torch_plugin.picture_layout import (
     ACCENT,
     BAR,
     BAR_GAP,

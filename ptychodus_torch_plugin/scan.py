@@ -16,33 +16,19 @@ from ptychodus_torch_plugin.arrays import (
     check_array,
     check_finite,
 )
+from ptychodus_torch_plugin.cropping import (
+    crop_center,
+    crop_optics,
+    crop_positions,
+    crop_probe,
+)
 from ptychodus_torch_plugin.errors import ScanValueError, ShapeError
 from ptychodus_torch_plugin.frame import ObjectFrame
+from ptychodus_torch_plugin.optics import Optics
 
 MIN_PATTERN_PX = 16
 MAX_PATTERN_PX = 1024
 PATTERN_MULTIPLE_PX = 8
-
-
-@dataclass(frozen=True)
-class Optics:
-    """Lengths and energies of the experiment, all optional; `None` means not known.
-
-    Attributes
-    ----------
-    pixel_size_m
-        Object pixel [height, width] in metres.
-    photon_energy_eV, detector_distance_m
-        As in a Ptychodus product.
-    origin_m
-        Position [y, x] in metres of pixel [0, 0] of the object grid, so that
-        position_m = origin_m + position_px * pixel_size_m.
-    """
-
-    pixel_size_m: tuple[float, float] | None = None
-    photon_energy_eV: float | None = None  # noqa: N815 - electron volts are written eV
-    detector_distance_m: float | None = None
-    origin_m: tuple[float, float] = (0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -170,31 +156,14 @@ class ScanData:
         """
         if n_px == self.n_px:
             return self
-        if not 0 < n_px < self.n_px:
-            raise ShapeError(
-                f'cannot crop patterns of {self.n_px} px to {n_px}; expected fewer pixels.'
-            )
-        first = self.n_px // 2 - n_px // 2
-        window = slice(first, first + n_px)
-        ratio = n_px / self.n_px
-        spectrum = np.fft.fftshift(
-            np.fft.fft2(np.fft.ifftshift(self.probe, axes=(-2, -1)), norm='ortho'), axes=(-2, -1)
-        )[:, window, window]
-        probe = np.fft.fftshift(
-            np.fft.ifft2(np.fft.ifftshift(spectrum, axes=(-2, -1)), norm='ortho'), axes=(-2, -1)
-        )
-        # Both probes are centred at pixel N//2, half a pixel past the middle of their patches.
-        positions = (self.positions_px + 0.5) * ratio - 0.5
-        size = self.optics.pixel_size_m
-        pixel_size = None if size is None else (size[0] / ratio, size[1] / ratio)
         return replace(
             self,
-            patterns=np.ascontiguousarray(self.patterns[:, window, window]),
-            positions_px=positions,
-            probe=probe.astype(np.complex64),
-            bad_pixels=np.ascontiguousarray(self.bad_pixels[window, window]),
+            patterns=crop_center(self.patterns, n_px),
+            positions_px=crop_positions(self.positions_px, self.n_px, n_px),
+            probe=crop_probe(self.probe, n_px),
+            bad_pixels=crop_center(self.bad_pixels, n_px),
             object_guess=None,
-            optics=replace(self.optics, pixel_size_m=pixel_size),
+            optics=crop_optics(self.optics, self.n_px, n_px),
             provenance=(*self.provenance, f'detector cropped from {self.n_px} to {n_px} px'),
         )
 

@@ -19,6 +19,7 @@ from ptychodus_torch_plugin.arrays import ComplexArray, PositionArray
 from ptychodus_torch_plugin.config import Count, Positive, Settings
 from ptychodus_torch_plugin.errors import ConfigError
 from ptychodus_torch_plugin.frame import ObjectFrame
+from ptychodus_torch_plugin.optics import Optics
 from ptychodus_torch_plugin.phantoms import ImageSet, ObjectKind, make_object
 from ptychodus_torch_plugin.physics import Complex, Real, near_field, predict_counts, shift_probe
 from ptychodus_torch_plugin.probes import center_px, with_modes
@@ -26,7 +27,6 @@ from ptychodus_torch_plugin.scan import (
     MAX_PATTERN_PX,
     MIN_PATTERN_PX,
     PATTERN_MULTIPLE_PX,
-    Optics,
     ScanData,
 )
 

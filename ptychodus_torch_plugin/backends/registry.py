@@ -69,12 +69,12 @@ def available_backends() -> dict[str, Availability]:
     found = {name: _availability(entry) for name, entry in BUILT_IN.items()}
     for name, entry_point in _entry_points().items():
         try:
-            backend = entry_point.load()()
+            packages = entry_point.load()().versions()
+            versions = ', '.join(f'{package} {version}' for package, version in packages.items())
         except Exception as error:  # noqa: BLE001, RUF100 - somebody else's code, any fault
             reason = f'{entry_point.value} failed to load: {type(error).__name__}: {error}'
             found[name] = Availability(False, reason=reason)
         else:
-            versions = ', '.join(f'{k} {v}' for k, v in backend.versions().items())
             found[name] = Availability(True, version=versions)
     return found
 

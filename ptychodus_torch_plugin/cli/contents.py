@@ -21,9 +21,10 @@ from ptychodus_torch_plugin.files.containers import errors_named, open_container
 from ptychodus_torch_plugin.files.options import ReadOptions
 from ptychodus_torch_plugin.files.product import read_product
 from ptychodus_torch_plugin.files.reading import identify, read_scan
+from ptychodus_torch_plugin.optics import Optics
 from ptychodus_torch_plugin.physics import Complex
 from ptychodus_torch_plugin.probes import center_px
-from ptychodus_torch_plugin.scan import Optics, ScanData
+from ptychodus_torch_plugin.scan import ScanData
 
 BEAM_ENERGY = 0.9
 """The beam's diameter, for the overlap, holds this share of its energy."""

@@ -13,7 +13,8 @@ from ptychodus_torch_plugin.errors import PluginError, ScanFileError, ScanValueE
 from ptychodus_torch_plugin.files.cropping import crop_detector
 from ptychodus_torch_plugin.files.options import DiffractionKind, ReadOptions, is_pattern_size
 from ptychodus_torch_plugin.files.raw import RawScan, as_complex64
-from ptychodus_torch_plugin.scan import Optics, ScanData
+from ptychodus_torch_plugin.optics import Optics
+from ptychodus_torch_plugin.scan import ScanData
 
 logger = logging.getLogger('ptychodus_torch_plugin.files')
 

@@ -34,7 +34,8 @@ from ptychodus_torch_plugin.files.containers import (
 )
 from ptychodus_torch_plugin.files.raw import as_complex64, stacked_positions
 from ptychodus_torch_plugin.frame import ObjectFrame
-from ptychodus_torch_plugin.scan import Optics, ScanData
+from ptychodus_torch_plugin.optics import Optics
+from ptychodus_torch_plugin.scan import ScanData
 
 _POSITION_KEYS = ('probe_position_y_m', 'probe_position_x_m')
 _UNKNOWN_PIXEL_COMMENT = (

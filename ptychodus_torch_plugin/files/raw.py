@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ptychodus_torch_plugin.arrays import ComplexArray, PositionArray
 from ptychodus_torch_plugin.errors import ShapeError
 from ptychodus_torch_plugin.files.options import DiffractionKind, PositionAnchor
-from ptychodus_torch_plugin.scan import Optics
+from ptychodus_torch_plugin.optics import Optics
 
 
 @dataclass(frozen=True)

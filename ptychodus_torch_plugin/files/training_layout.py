@@ -14,7 +14,7 @@ from ptychodus_torch_plugin.errors import ScanFileError, ShapeError
 from ptychodus_torch_plugin.files import layout
 from ptychodus_torch_plugin.files.containers import Container, damage_reported
 from ptychodus_torch_plugin.files.raw import RawScan, as_modes, stacked_positions
-from ptychodus_torch_plugin.scan import Optics
+from ptychodus_torch_plugin.optics import Optics
 
 # Positions that another program moved in the file differ by more than the rounding of a shift.
 _POSITION_TOLERANCE_PX = 1e-6

@@ -89,6 +89,14 @@ def test_a_fresh_run_forgets_the_checkpoints_of_an_older_one(noisy, whole, tmp_p
     assert_same_run(fit(noisy, options={'checkpoint_dir': tmp_path, 'resume': True}), fresh)
 
 
+def test_a_fresh_run_that_is_cut_early_leaves_nothing_of_an_older_one(noisy, tmp_path):
+    fit(noisy, epochs=1, options={'checkpoint_dir': tmp_path})
+    with pytest.raises(PowerCutError):
+        fit(noisy, epochs=1, options={'checkpoint_dir': tmp_path, 'on_event': cut_at(1, 1, 6)})
+    with pytest.raises(TrainingError, match=r'last\.ckpt does not exist'):
+        fit(noisy, epochs=1, options={'checkpoint_dir': tmp_path, 'resume': True})
+
+
 def other_probe(scan):
     return replace(scan, probe=scan.probe * np.exp(0.01j * np.arange(32)).astype(np.complex64))
 
@@ -207,12 +215,35 @@ def test_a_stop_in_the_first_epoch_keeps_its_steps(noisy):
 
 
 def test_a_stopped_run_can_be_resumed(noisy, whole, tmp_path):
+    """The epoch that was stopped half-way is repeated: the run is the one that nobody stopped."""
     _, options = stop_after(steps_per_epoch(whole.events) + 2)
     stopped = fit(noisy, options=options | {'checkpoint_dir': tmp_path})
+    assert stopped.history[1] != whole.result.history[1]
     resumed = fit(noisy, options={'checkpoint_dir': tmp_path, 'resume': True})
-    assert [record.epoch for record in resumed.history] == [1, 2, 3]
-    assert resumed.history[0] == stopped.history[0]
-    assert resumed.stopped == ''
+    assert_same_run(resumed, whole.result)
+
+
+def test_a_stopped_epoch_does_not_outlive_its_repetition(noisy, tmp_path, monkeypatch):
+    """It was the best one when it was stopped; repeated to its end it is worse than the first."""
+    real, validated = training_module._score, []
+
+    def score(*args):
+        loss = real(*args)
+        return loss if torch.is_grad_enabled() else torch.tensor(validated.pop(0))
+
+    def train(losses, folder, **options):
+        validated[:] = losses
+        return fit(noisy, options={'checkpoint_dir': tmp_path / folder} | options)
+
+    monkeypatch.setattr(training_module, '_score', score)
+    never_stopped = train([1.0, 2.0, 3.0], 'one')
+    _, options = stop_after(8)
+    stopped = train([1.0, 0.5], 'other', **options)
+    resumed = train([2.0, 3.0], 'other', resume=True)
+    assert (stopped.best_epoch, resumed.best_epoch) == (2, 1)
+    assert_same_run(resumed, never_stopped)
+    for name, array in stopped.model.export_weights().items():
+        assert (array != resumed.model.export_weights()[name]).any()
 
 
 def test_a_stop_before_the_first_step_leaves_the_model_as_it_was(noisy):

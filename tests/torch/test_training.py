@@ -11,7 +11,7 @@ import torch
 from ptychodus_torch_plugin import physics as oracle
 from ptychodus_torch_plugin import sweeps as plain
 from ptychodus_torch_plugin.backends.torch.backend import TorchBackend
-from ptychodus_torch_plugin.config import ModelConfig
+from ptychodus_torch_plugin.config import ModelConfig, TrainingConfig
 from ptychodus_torch_plugin.errors import TrainingError
 from ptychodus_torch_plugin.training_plan import TrainingPlan, held_out_indices
 
@@ -90,6 +90,53 @@ def test_the_recorded_loss_is_the_mean_over_patterns(noisy, monkeypatch):
     expected = np.average(losses, weights=sizes)
     assert result.history[0].loss == pytest.approx(expected, rel=1e-5)
     assert expected != pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_every_epoch_follows_the_plan(noisy, monkeypatch):
+    scored = spy(monkeypatch)
+    fit(noisy)
+    plan = TrainingPlan([noisy], TRAINING)
+    planned = [step for epoch in range(3) for step in plan.steps(epoch)]
+    trained = [call for call in scored if call.training]
+    assert len(trained) == len(planned) == 18
+    for call, step in zip(trained, planned, strict=True):
+        np.testing.assert_array_equal(call.patterns, step.patterns)
+        counts = plan.scored_counts(plan.views[step.view], step.patterns)
+        np.testing.assert_array_equal(call.counts, counts)
+
+
+def biases(noisy, n_steps, **changes):
+    """Train and return the head's biases after each of the first steps."""
+    training = TrainingConfig(**(TRAINING.model_dump() | changes))
+    backend = TorchBackend()
+    model = backend.build(MODEL, seed=training.seed)
+    seen = [model.export_weights()['unet.head.bias']]
+
+    def on_event(event):
+        if event.phase == 'train' and event.done <= n_steps:
+            seen.append(model.export_weights()['unet.head.bias'])
+
+    result = backend.fit(model, [noisy], training, EXECUTION, on_event=on_event)
+    return np.diff(seen, axis=0), result
+
+
+def test_the_learning_rate_is_the_length_of_the_first_step(noisy):
+    """Adam's first step has the length of its rate whatever the gradient; one-cycle starts low."""
+    constant, _ = biases(noisy, 1, epochs=1, scheduler='constant', learning_rate=3e-3)
+    np.testing.assert_allclose(np.abs(constant[0]), 3e-3, rtol=1e-3)
+    cycle, _ = biases(noisy, 1, epochs=1, scheduler='one-cycle', learning_rate=3e-3)
+    np.testing.assert_allclose(np.abs(cycle[0]), 3e-3 / 25, rtol=1e-3)
+
+
+def test_gradients_are_clipped_on_request(noisy):
+    """Moments are averages of gradients, and so no longer than the longest of them."""
+    norms = []
+    for clip in (None, 1e-4):
+        _, result = biases(noisy, 0, epochs=1, gradient_clip=clip)
+        moments = [m for name, m in result.optimizer.items() if name.startswith('exp_avg/')]
+        norms.append(np.sqrt(sum(np.sum(m**2) for m in moments)))
+    assert norms[0] > 1e-3
+    assert 0 < norms[1] <= 1e-4
 
 
 # Held-out patterns

@@ -102,6 +102,23 @@ def test_the_wanted_number_of_threads_is_used(noisy):
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.parametrize('wanted', [True, False])
+def test_determinism_is_what_was_asked_for(noisy, wanted):
+    seen = set()
+    fit(
+        noisy,
+        epochs=1,
+        execution=ExecutionConfig(accelerator='cpu', deterministic=wanted),
+        options={
+            'on_event': lambda event: seen.add(
+                (event.phase, torch.are_deterministic_algorithms_enabled())
+            )
+        },
+    )
+    assert ('train', wanted) in seen
+    assert ('train', not wanted) not in seen
+
+
 def global_state():
     loggers = ('', 'lightning', 'lightning.pytorch', 'lightning.fabric', 'torch')
     return {

@@ -17,7 +17,8 @@ from ptychodus_torch_plugin.files import conversion
 from ptychodus_torch_plugin.files.options import ReadOptions
 from ptychodus_torch_plugin.files.raw import RawScan
 from ptychodus_torch_plugin.frame import ObjectFrame
-from ptychodus_torch_plugin.scan import Optics, ScanData
+from ptychodus_torch_plugin.optics import Optics
+from ptychodus_torch_plugin.scan import ScanData
 
 N = 16
 MIDDLE = (N - 1) / 2

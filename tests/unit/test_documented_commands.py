@@ -17,7 +17,7 @@ DOCUMENTS = [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]
 def command_lines(document):
     """Yield the arguments of each command line in the fenced blocks of a document."""
     for block in re.findall(r'^```(?:console|bash|shell|sh)\n(.*?)^```', document, re.M | re.S):
-        for line in block.replace('\\\n', ' ').splitlines():
+        for line in re.split(r'\n|&&', block.replace('\\\n', ' ')):
             words = shlex.split(line.removeprefix('$ '), comments=True)
             if words and words[0] == NAME:
                 yield words[1:]

@@ -1,8 +1,5 @@
 """A measured scan, where it is at hand: the Siemens star of the public tike test data."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -10,19 +7,6 @@ from ptychodus_torch_plugin.errors import ScanFileError
 from ptychodus_torch_plugin.files.options import ReadOptions
 from ptychodus_torch_plugin.files.reading import read_scan
 from ptychodus_torch_plugin.files.writing import write_scan
-
-FOLDER_VARIABLE = 'PTYCHODUS_TORCH_PLUGIN_DATA'
-FILE_NAME = 'siemens-star-small.npz.bz2'
-
-
-@pytest.fixture(scope='module')
-def star_path():
-    folder = os.environ.get(FOLDER_VARIABLE)
-    if folder is None:
-        pytest.skip(f'{FOLDER_VARIABLE} names no folder with {FILE_NAME}: no measured scan to read')
-    path = Path(folder) / FILE_NAME
-    assert path.is_file(), f'{FOLDER_VARIABLE} is {folder}, which holds no {FILE_NAME}'
-    return path
 
 
 def test_the_beam_must_be_told(star_path):

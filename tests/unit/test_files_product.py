@@ -9,7 +9,8 @@ from ptychodus_torch_plugin.files.options import ReadOptions
 from ptychodus_torch_plugin.files.product import read_product, write_object_npz, write_product
 from ptychodus_torch_plugin.files.reading import identify, read_scan
 from ptychodus_torch_plugin.frame import ObjectFrame
-from ptychodus_torch_plugin.scan import Optics, ScanData
+from ptychodus_torch_plugin.optics import Optics
+from ptychodus_torch_plugin.scan import ScanData
 
 N = 16
 FRAME = ObjectFrame((-41, 288), (45, 74))

@@ -9,7 +9,8 @@ from ptychodus_torch_plugin.errors import OutputError, ScanFileError, ScanValueE
 from ptychodus_torch_plugin.files.options import ReadOptions
 from ptychodus_torch_plugin.files.reading import identify, read_scan
 from ptychodus_torch_plugin.files.writing import atomic_path, write_ptychopinn_npz, write_scan
-from ptychodus_torch_plugin.scan import Optics, ScanData
+from ptychodus_torch_plugin.optics import Optics
+from ptychodus_torch_plugin.scan import ScanData
 
 N = 16
 

@@ -8,6 +8,7 @@ from scipy import ndimage
 from skimage.io import imread
 
 from ptychodus_torch_plugin.errors import OutputError, ScanValueError, ShapeError
+from ptychodus_torch_plugin.picture_layout import DPI, Sheet, scale_bar
 from ptychodus_torch_plugin.pictures import (
     UNSCANNED,
     draw_comparison,
@@ -15,7 +16,6 @@ from ptychodus_torch_plugin.pictures import (
     draw_training,
     preview_png,
 )
-from ptychodus_torch_plugin.sheet import DPI, Sheet, scale_bar
 
 TONE = tuple(int(UNSCANNED[i : i + 2], 16) for i in (1, 3, 5))
 

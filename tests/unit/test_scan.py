@@ -5,7 +5,8 @@ import pytest
 
 from ptychodus_torch_plugin.errors import ScanValueError, ShapeError
 from ptychodus_torch_plugin.frame import ObjectFrame
-from ptychodus_torch_plugin.scan import Optics, ScanData
+from ptychodus_torch_plugin.optics import Optics
+from ptychodus_torch_plugin.scan import ScanData
 from ptychodus_torch_plugin.simulate import expected_counts
 
 N = 16

@@ -12,7 +12,24 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from ptychodus_torch_plugin.backends.torch.training import Reporter
 from ptychodus_torch_plugin.errors import TrainingError
 
-BEST, LAST = 'best', 'last'
+BEST, LAST, STOPPED = 'best', 'last', 'stopped'
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """Keeps the best weights; those of a stopped epoch apart, for resuming repeats that epoch."""
+
+    def __init__(self, reporter: Reporter, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._reporter = reporter
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self._reporter.stop_requested:
+            super().on_train_epoch_end(trainer, pl_module)
+            return
+        loss, best = trainer.callback_metrics[str(self.monitor)], self.best_model_score
+        if best is None or loss < best:
+            self.best_model_path = str(Path(str(self.dirpath)) / f'{STOPPED}.ckpt')
+            trainer.save_checkpoint(self.best_model_path, weights_only=True)
 
 
 class LastCheckpoint(ModelCheckpoint):
@@ -36,13 +53,13 @@ def checkpoints(
         'enable_version_counter': False,
         'save_on_train_epoch_end': True,
     }
-    best = ModelCheckpoint(filename=BEST, monitor=monitor, **common)
+    best = BestCheckpoint(reporter, filename=BEST, monitor=monitor, **common)
     return [best, LastCheckpoint(reporter, filename=LAST, **common)] if keep_last else [best]
 
 
 def remove_checkpoints(folder: Path) -> None:
     """Remove the checkpoints of an earlier run from `folder`."""
-    for name in (BEST, LAST):
+    for name in (BEST, LAST, STOPPED):
         (folder / f'{name}.ckpt').unlink(missing_ok=True)
 
 
