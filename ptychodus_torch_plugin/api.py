@@ -33,7 +33,7 @@ from ptychodus_torch_plugin.config import (
     ModelConfig,
     TrainingConfig,
 )
-from ptychodus_torch_plugin.errors import ScanValueError, ShapeError
+from ptychodus_torch_plugin.errors import OutputError, ScanValueError, ShapeError
 from ptychodus_torch_plugin.scan import ScanData
 from ptychodus_torch_plugin.sweeps import first_probe
 
@@ -93,7 +93,13 @@ class Model:
 
         file = Path(path)
         if file.is_dir() or not file.suffix:
-            file.mkdir(parents=True, exist_ok=True)
+            try:
+                file.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OutputError(
+                    f'cannot make the folder {file} for the model: {error.strerror}; expected a '
+                    'folder, or a file name with a suffix such as .zip.'
+                ) from error
             file = file / BUNDLE_NAME
         write_bundle(file, _to_bundle(self, preview_png))
         return file

@@ -22,8 +22,8 @@ TOLERANCES = {
     'loss': 1e-5,
     # Gradient of the loss with respect to the object: 1 - k / I, where I may be near zero.
     'gradient': 1e-3,
-    # Analytic gradient of the oracle against its own finite differences.
-    'finite differences': 1e-5,
+    # Analytic gradient of the oracle against its own finite differences: curvature over a step.
+    'finite differences': 2e-5,
     # Ten sweeps in double precision: the same algorithm.  What is left comes from the final ramp,
     # which is applied in single precision.
     'ten sweeps, double precision': 1e-6,

@@ -39,7 +39,10 @@ def test_resuming_gives_the_run_that_was_never_cut(noisy, whole, tmp_path, epoch
     options = {'checkpoint_dir': tmp_path, 'resume': True, 'on_event': events.append}
     resumed = fit(noisy, options=options)
     assert_same_run(resumed, whole.result)
-    assert min(e.epoch for e in events if e.phase == 'train') == epoch
+    first = next(e for e in events if e.phase == 'train')
+    assert (first.epoch, first.epochs) == (epoch, 3)
+    assert (first.done, first.total) == (1 + (epoch - 1) * 6, 18)
+    assert first.validation_loss == whole.result.history[epoch - 2].validation_loss
 
 
 def test_a_killed_process_can_be_resumed(noisy, whole, tmp_path):
@@ -270,4 +273,19 @@ def test_a_loss_that_is_not_finite_ends_training(noisy, monkeypatch):
 
     monkeypatch.setattr(training_module, '_score', score)
     with pytest.raises(TrainingError, match=r'the loss became nan in epoch 1, step 3; expected a'):
+        fit(noisy)
+
+
+def test_a_validation_loss_that_is_not_finite_ends_training(noisy, monkeypatch):
+    real, validations = training_module._score, []
+
+    def score(*args):
+        loss = real(*args)
+        if torch.is_grad_enabled():
+            return loss
+        validations.append(loss)
+        return loss * math.inf if len(validations) == 2 else loss
+
+    monkeypatch.setattr(training_module, '_score', score)
+    with pytest.raises(TrainingError, match='the validation loss became inf in epoch 2; expected'):
         fit(noisy)

@@ -245,8 +245,18 @@ def test_a_model_goes_into_a_folder_or_a_file(saved, tmp_path):
         assert model.save(path) == folder / 'wts.h5.zip'
     assert model.save(str(folder / 'm.zip')) == folder / 'm.zip'
     assert api.load_bundle(folder).config == model.config
+    assert model.save(tmp_path / 'new' / 'folder') == tmp_path / 'new' / 'folder' / 'wts.h5.zip'
+
+
+def test_a_model_does_not_go_where_nothing_can(saved, tmp_path):
+    model, _ = saved
+    (tmp_path / 'file').write_text('somebody else')
+    for path in (tmp_path / 'file', tmp_path / 'file' / 'folder'):
+        with pytest.raises(OutputError, match=f'cannot make the folder {re.escape(str(path))}'):
+            model.save(path)
     with pytest.raises(OutputError, match='there is no folder'):
-        model.save(tmp_path / 'absent')
+        model.save(tmp_path / 'absent' / 'm.zip')
+    assert (tmp_path / 'file').read_text() == 'somebody else'
 
 
 def test_a_model_without_optimiser_or_training_is_a_model(backend, tmp_path):

@@ -251,11 +251,7 @@ class Reporter(L.Callback):
         self._steps += 1
         self._patterns += len(batch[0].patterns)
         loss = float(outputs['loss'])
-        if not math.isfinite(loss):
-            raise TrainingError(
-                f'the loss became {loss} in epoch {trainer.current_epoch + 1}, step '
-                f'{batch_idx + 1}; expected a finite number. Lower the learning rate.'
-            )
+        _check_finite('loss', loss, f'epoch {trainer.current_epoch + 1}, step {batch_idx + 1}')
         self._loss = loss if math.isnan(self._loss) else 0.9 * self._loss + 0.1 * loss
         per_epoch = int(trainer.num_training_batches)
         done = trainer.current_epoch * per_epoch + batch_idx + 1
@@ -285,7 +281,9 @@ class Reporter(L.Callback):
             loss=float(metrics['loss']),
             validation_loss=None if validation is None else float(validation),
         )
-        self._validation_loss = record.validation_loss or math.nan
+        if record.validation_loss is not None:
+            _check_finite('validation loss', record.validation_loss, f'epoch {record.epoch}')
+            self._validation_loss = record.validation_loss
         self.history.append(record)
 
     def state_dict(self) -> dict[str, Any]:
@@ -295,6 +293,16 @@ class Reporter(L.Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = [EpochRecord(*row) for row in state_dict['history']]
+        if self.history and self.history[-1].validation_loss is not None:
+            self._validation_loss = self.history[-1].validation_loss
+
+
+def _check_finite(name: str, loss: float, where: str) -> None:
+    if not math.isfinite(loss):
+        raise TrainingError(
+            f'the {name} became {loss} in {where}; expected a finite number. Lower the learning '
+            'rate.'
+        )
 
 
 CHATTER = (
