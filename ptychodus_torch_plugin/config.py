@@ -107,7 +107,7 @@ class TrainingConfig(Settings):
     network cannot learn the noise.  'poisson': both see all counts."""
     epochs: Positive = 12
     """Passes in which every training pattern is scored about once per prepared object."""
-    learning_rate: float = Field(2e-3, gt=0.0, le=1.0)
+    learning_rate: float = Field(1e-3, gt=0.0, le=1.0)
     """Peak rate of Adam."""
     scheduler: Literal['one-cycle', 'constant'] = 'one-cycle'
     """Course of the learning rate."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ptychodus_torch_plugin.scan import ScanData
 
 # The simulated demo: other seeds, and other photographs, for the scan that is reconstructed.
-TRAINING_SCANS = 8
+TRAINING_SCANS = 6
 TRAINING_POSITIONS = 484
 TEST_POSITIONS = 484
 TRAINING_SEED, TEST_SEED = 1, 1001

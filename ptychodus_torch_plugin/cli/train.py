@@ -52,7 +52,7 @@ class AllTrainingOptions(TrainingOptions):
 
     learning_rate: Annotated[
         float | None,
-        setting('--learning_rate', '--learning-rate', default='0.002', what='Peak rate of Adam.'),
+        setting('--learning_rate', '--learning-rate', default='0.001', what='Peak rate of Adam.'),
     ] = None
     held_out: Annotated[
         float | None,

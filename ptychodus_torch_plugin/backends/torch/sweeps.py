@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,21 @@ from ptychodus_torch_plugin.sweeps import FIRST_PROBE_SWEEP, Sweep, batches, dri
 
 PROBE_CACHE_BYTES = 2**29
 """Shifted copies of an unchanging probe are kept up to this size."""
+
+VALUES_FOR_THREADS = 400_000
+"""Complex values of a batch of exit waves from which on several threads pay."""
+
+
+@contextmanager
+def few_threads(values_per_batch: int) -> Iterator[None]:
+    """Compute small batches on one CPU thread: waking others takes longer than they save."""
+    before = torch.get_num_threads()
+    if values_per_batch < VALUES_FOR_THREADS:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @dataclass
@@ -59,6 +75,16 @@ class Sweeper:
         on_sweep: Callable[[], None] = lambda: None,
     ) -> SweepState:
         """Return the state after `sweeps`; `state` itself is left alone."""
+        with few_threads(self.config.batch_size * state.probe.numel()):
+            return self._run(state, sweeps, seed, on_sweep)
+
+    def _run(
+        self,
+        state: SweepState,
+        sweeps: Sequence[Sweep],
+        seed: int,
+        on_sweep: Callable[[], None],
+    ) -> SweepState:
         object_, probe = state.object_.clone(), state.probe.clone()
         energy, home = physics.absolute_square(probe).sum(), center_px(_numpy(probe))
         object_velocity, probe_velocity = torch.zeros_like(object_), torch.zeros_like(probe)

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 NOISE_FLOOR = 1.0
 """Photons per object pixel below which its noise is taken as that of one photon."""
 
+LEAK = 0.1
+"""Slope of the activation for negative values."""
+
 TILE_PX = 1024
 """Largest side of a canvas that is computed in one piece; larger ones are tiled."""
 
 
 class Block(nn.Module):
-    """Two 3 x 3 convolutions, each followed by SiLU."""
+    """Two 3 x 3 convolutions, each followed by a leaky ReLU, which cannot die."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -26,8 +29,8 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = nn.functional.silu(self.conv1(x))
-        return nn.functional.silu(self.conv2(x))
+        x = nn.functional.leaky_relu(self.conv1(x), LEAK)
+        return nn.functional.leaky_relu(self.conv2(x), LEAK)
 
 
 class UNet(nn.Module):
