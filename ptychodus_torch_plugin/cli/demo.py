@@ -89,6 +89,7 @@ def demo(
 ) -> None:
     """Simulate, train, and reconstruct an unseen scan.
 
+    Without --data training takes 6 epochs, which is short; --epochs says otherwise.
     With --data: train on your scan, all but its held-out patterns, and reconstruct it.
     Ctrl-C ends the training with the best model so far; twice ends everything at once.
     """

@@ -146,7 +146,15 @@ def test_a_scan_of_several_modes_keeps_them(here, write_simulated):
 def test_the_simulated_demo_takes_the_defaults(write_simulated, tmp_path):
     scan = write_simulated(tmp_path / 'a.h5', n_positions=9)
     run = demo._run({}, demo._Scans([scan], scan, simulated=True))
-    assert run == RunConfig.parse({'model': {'N': 32}})
+    expected = {'model': {'N': 32}, 'training': {'epochs': demo.SIMULATED_EPOCHS}}
+    assert run == RunConfig.parse(expected)
+
+
+def test_the_simulated_demo_takes_the_epochs_it_is_told(write_simulated, tmp_path):
+    scan = write_simulated(tmp_path / 'a.h5', n_positions=9)
+    told = {'training.epochs': 3}
+    run = demo._run(told, demo._Scans([scan], scan, simulated=True))
+    assert run.training.epochs == 3
 
 
 def test_sweeps_alone(here, call, scan_file):
