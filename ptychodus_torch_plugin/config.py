@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from ptychodus_torch_plugin.errors import ConfigError, InputNotFoundError
+from ptychodus_torch_plugin.errors import ConfigError, InputNotFoundError, OutputError
 from ptychodus_torch_plugin.scan import MAX_PATTERN_PX, MIN_PATTERN_PX, PATTERN_MULTIPLE_PX
 
 Fraction = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -188,11 +188,15 @@ class RunConfig(Settings):
     def save(self, path: Path) -> None:
         """Write the file that `load` reads; the suffix chooses JSON or YAML."""
         if path.suffix == '.json':
-            path.write_text(json.dumps(self.to_json(), indent=2) + '\n')
+            text = json.dumps(self.to_json(), indent=2) + '\n'
         else:
             import yaml
 
-            path.write_text(yaml.safe_dump(self.to_json(), sort_keys=False))
+            text = yaml.safe_dump(self.to_json(), sort_keys=False)
+        try:
+            path.write_text(text)
+        except OSError as error:
+            raise OutputError(f'{path} cannot be written: {error}') from error
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:

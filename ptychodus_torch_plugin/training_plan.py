@@ -22,6 +22,7 @@ from ptychodus_torch_plugin.scan import ScanData
 THINNINGS_IN_ALL = 4
 MIN_WINDOW_PX = 160
 INTEGER_TOLERANCE = 0.01
+MIN_BLOCK_PX = 1e-6
 EQUAL_PARTS = 0.5
 
 
@@ -36,9 +37,10 @@ def held_out_indices(scan: ScanData, fraction: float, seed: int) -> IndexArray:
     if count == 0:
         return np.empty(0, dtype=np.int64)
     positions = scan.positions_px
-    extent = np.ptp(positions, axis=0).max() + 1e-9
-    rows = max(1, round(np.sqrt(count)))
-    block = np.floor((positions - positions.min(axis=0)) / extent * rows)
+    extent = np.ptp(positions, axis=0)
+    # Square blocks, one for each held-out pattern; a line scan has blocks of its length alone.
+    side_px = max(np.sqrt(extent.prod() / count), extent.max() / count, MIN_BLOCK_PX)
+    block = np.floor((positions - positions.min(axis=0)) / side_px)
     order = np.lexsort((positions[:, 0], block[:, 1], block[:, 0]))
     rng = np.random.default_rng([seed, scan.n_patterns])
     edges = np.linspace(0, scan.n_patterns, count + 1).astype(np.int64)
@@ -134,7 +136,7 @@ class TrainingPlan:
             yield from (View(scan) for scan in range(n_scans))
             return
         thinnings = self.config.thinnings or max(1, -(-THINNINGS_IN_ALL // n_scans))
-        # Equal halves can change roles; of unequal parts only the larger is like a whole scan.
+        # Equal halves can change roles; of unequal parts the sweeps see the one that was asked for.
         parts = (0, 1) if self.config.thinning_fraction == EQUAL_PARTS else (0,)
         for scan in range(n_scans):
             for thinning in range(thinnings):

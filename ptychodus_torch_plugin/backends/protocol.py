@@ -28,7 +28,7 @@ class Progress:
     Attributes
     ----------
     phase
-        'prepare' (sweeps before training), 'train', 'validate', or 'reconstruct'.
+        'prepare' (sweeps before training), 'train', or 'reconstruct'.
     done, total
         Work done in this phase and in all of it (steps, or sweeps).
     epoch, epochs
@@ -41,7 +41,7 @@ class Progress:
         Estimated time left in this phase, NaN if unknown.
     """
 
-    phase: Literal['prepare', 'train', 'validate', 'reconstruct']
+    phase: Literal['prepare', 'train', 'reconstruct']
     done: int
     total: int
     epoch: int = 0

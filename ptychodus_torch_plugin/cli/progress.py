@@ -18,7 +18,6 @@ SECONDS_BETWEEN_LINES = 10.0
 PHASES = {
     'prepare': 'Preparing',
     'train': 'Training',
-    'validate': 'Validating',
     'reconstruct': 'Reconstructing',
 }
 NARROWEST_BAR, WIDEST_BAR, TEXT_BESIDE_BAR = 8, 40, 70
