@@ -116,16 +116,19 @@ def _preferred() -> str:
     for name, entry in BUILT_IN.items():
         if _availability(entry).ok:
             return name
-    hints = '; or '.join(entry.hint for entry in BUILT_IN.values())
+    hints = '; or '.join(
+        found.hint for found in map(_availability, BUILT_IN.values()) if found.hint
+    )
     raise BackendUnavailableError(f'no backend is installed. Install one with: {hints}')
 
 
 def _load_built_in(entry: _BuiltIn) -> Backend:
     availability = _availability(entry)
     if not availability.ok:
+        hint = availability.hint
+        mend = f'Install it with: {hint}' if hint else f'Choose another one of {list(BUILT_IN)}.'
         raise BackendUnavailableError(
-            f'{entry.title} backend selected, but {availability.reason}. '
-            f'Install it with: {availability.hint}'
+            f'{entry.title} backend selected, but {availability.reason}. {mend}'
         )
     try:
         module = importlib.import_module(entry.module)
@@ -141,7 +144,7 @@ def _load_built_in(entry: _BuiltIn) -> Backend:
 def _availability(entry: _BuiltIn) -> Availability:
     if util.find_spec(entry.module) is None:
         reason = f'this release has no {entry.title} backend yet'
-        return Availability(False, reason=reason, hint=entry.hint)
+        return Availability(False, reason=reason)
     versions = []
     for package, minimum in entry.requires:
         if util.find_spec(package) is None:

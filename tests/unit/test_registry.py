@@ -208,8 +208,17 @@ def test_no_name_takes_the_first_built_in_backend_that_is_there(install, hide, m
 
 def test_no_name_and_nothing_installed_lists_the_commands(install, hide):
     install(EntryPoint('guest', Guest))  # another package's backend is used by its name only
-    hide(hidden={'torch', 'tensorflow'})
+    module = 'ptychodus_torch_plugin.backends.tensorflow'
+    hide(shown={module}, hidden={'torch', 'tensorflow'})
     with pytest.raises(RuntimeError, match='no backend is installed') as caught:
         registry.get_backend()
     assert "pip install 'ptychodus-torch-plugin[torch]'" in str(caught.value)
     assert "pip install 'ptychodus-torch-plugin[tensorflow]'" in str(caught.value)
+
+
+def test_a_backend_that_no_release_has_yet_names_no_command(hide):
+    hide(shown={'torch', 'lightning'}, hidden={'ptychodus_torch_plugin.backends.tensorflow'})
+    with pytest.raises(RuntimeError, match='TensorFlow backend selected') as caught:
+        registry.get_backend('tensorflow')
+    assert 'pip install' not in str(caught.value)
+    assert 'pytorch' in str(caught.value)
