@@ -6,7 +6,7 @@ and a missing one is an error that says how to install it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,15 +27,17 @@ from ptychodus_torch_plugin.backends.protocol import (
     never_stop,
 )
 from ptychodus_torch_plugin.backends.registry import get_backend
+from ptychodus_torch_plugin.calibration import Calibration
 from ptychodus_torch_plugin.config import (
     ExecutionConfig,
     InferenceConfig,
     ModelConfig,
+    RunConfig,
     TrainingConfig,
 )
 from ptychodus_torch_plugin.errors import OutputError, ScanValueError, ShapeError
+from ptychodus_torch_plugin.legacy import update_legacy_dict
 from ptychodus_torch_plugin.scan import ScanData
-from ptychodus_torch_plugin.sweeps import first_probe
 
 if TYPE_CHECKING:
     from ptychodus_torch_plugin.bundle.archive import Bundle
@@ -53,10 +55,6 @@ class Model:
         The backend that computes it.
     trained
         The backend's own model.
-    probe : (m, N, N) complex64
-        Probe of the training scan, its energy being `mean_counts`.
-    mean_counts
-        Mean total counts of a pattern of the training scans.
     training
         How it was trained; `None` if it was not.
     history
@@ -73,8 +71,6 @@ class Model:
 
     backend: Backend
     trained: TrainedModel
-    probe: ComplexArray
-    mean_counts: float
     training: TrainingConfig | None = None
     history: Sequence[EpochRecord] = ()
     best_epoch: int | None = None
@@ -86,6 +82,16 @@ class Model:
     def config(self) -> ModelConfig:
         """What the model is."""
         return self.trained.config
+
+    @property
+    def probe(self) -> ComplexArray:
+        """Probe (m, N, N) complex64 of the first training scan; trained, if that was asked for."""
+        return self.trained.calibration.probe
+
+    @property
+    def mean_counts(self) -> float:
+        """Mean total counts of a pattern of the training scans."""
+        return self.trained.calibration.mean_counts
 
     def save(self, path: str | Path, *, preview_png: bytes | None = None) -> Path:
         """Write the bundle `path` (a file, or a folder that gets `wts.h5.zip`); return its path."""
@@ -113,11 +119,13 @@ def train(
     *,
     backend: str | None = None,
     checkpoint_dir: Path | None = None,
+    log_dir: Path | None = None,
     resume: bool = False,
     on_event: OnEvent = ignore_event,
     should_stop: ShouldStop = never_stop,
+    legacy_dict: MutableMapping[str, Any] | None = None,
 ) -> Model:
-    """Train a network on one scan or many, without labels.
+    """Train a network on one scan or many.
 
     Parameters
     ----------
@@ -129,11 +137,15 @@ def train(
         'pytorch', 'tensorflow' or a third party's; `None` takes the preferred one installed.
     checkpoint_dir
         Where checkpoints go after every epoch; `None` keeps none.
+    log_dir
+        Where the logger of the execution settings writes; `None` logs nothing.
     resume
         Go on from the last checkpoint there, to the same loss curve as without the interruption.
     on_event, should_stop
         Called with progress after every step; asked before every step.  A stop keeps the weights of
         the best epoch so far.
+    legacy_dict
+        PtychoPINN's flat dictionary of a program that still reads it; updated before anything else.
 
     Raises
     ------
@@ -142,17 +154,25 @@ def train(
     """
     if not scans:
         raise ScanValueError('no scan was given; expected at least one to train on.')
-    config = model or ModelConfig(N=scans[0].n_px)
+    run = RunConfig(
+        backend=backend,
+        model=model or ModelConfig(N=scans[0].n_px),
+        training=training or TrainingConfig(),
+        execution=execution or ExecutionConfig(),
+    )
+    if legacy_dict is not None:
+        update_legacy_dict(legacy_dict, run)
     for scan in scans:
-        _check_size(scan, config)
-    settings = training or TrainingConfig()
+        _check_size(scan, run.model)
+    settings = run.training.for_model(run.model)
     engine = get_backend(backend)
     result = engine.fit(
-        engine.build(config, seed=settings.seed),
+        engine.build(run.model, Calibration.of(scans, run.model), seed=settings.seed),
         scans,
         settings,
-        execution or ExecutionConfig(),
+        run.execution,
         checkpoint_dir=checkpoint_dir,
+        log_dir=log_dir,
         resume=resume,
         on_event=on_event,
         should_stop=should_stop,
@@ -160,8 +180,6 @@ def train(
     return Model(
         backend=engine,
         trained=result.model,
-        probe=first_probe(scans[0], config.sweeps).astype(np.complex64),
-        mean_counts=float(np.mean([scan.mean_counts() for scan in scans])),
         training=settings,
         history=result.history,
         best_epoch=result.best_epoch,
@@ -171,6 +189,7 @@ def train(
             'seed': settings.seed,
             'best_epoch': result.best_epoch,
             'stopped': result.stopped,
+            'optimizer': run.execution.course(),
             'scans': [
                 {'name': scan.name, 'patterns': scan.n_patterns, 'sha256': scan.fingerprint()}
                 for scan in scans
@@ -208,8 +227,15 @@ def reconstruct(
     )
 
 
-def load_bundle(path: str | Path, *, backend: str | None = None) -> Model:
+def load_bundle(
+    path: str | Path,
+    *,
+    backend: str | None = None,
+    legacy_dict: MutableMapping[str, Any] | None = None,
+) -> Model:
     """Return the model in a bundle, or in a folder that holds one, for any backend.
+
+    `legacy_dict` gets the settings in the bundle, before the backend is looked at (see `train`).
 
     Raises
     ------
@@ -222,16 +248,23 @@ def load_bundle(path: str | Path, *, backend: str | None = None) -> Model:
 
     bundle = read_bundle(path)
     config = ModelConfig.parse(bundle.model_settings, source=f'{path}: model settings')
+    stored = bundle.training_settings
+    training = None if stored is None else TrainingConfig.parse(stored, source=str(path))
+    if legacy_dict is not None:
+        run = RunConfig(backend=backend, model=config, training=training or TrainingConfig())
+        update_legacy_dict(legacy_dict, run)
     engine = get_backend(backend)
-    trained = engine.build(config)
+    calibration = Calibration(
+        bundle.probe,
+        bundle.normalisation.mean_counts,
+        probe_trained=training is not None and training.probe_trainable,
+    )
+    trained = engine.build(config, calibration)
     trained.import_weights(bundle.weights)
-    training = bundle.training_settings
     return Model(
         backend=engine,
         trained=trained,
-        probe=bundle.probe,
-        mean_counts=bundle.normalisation.mean_counts,
-        training=None if training is None else TrainingConfig.parse(training, source=str(path)),
+        training=training,
         history=[_record(row) for row in bundle.history],
         best_epoch=bundle.provenance.get('best_epoch'),  # type: ignore[arg-type]
         stopped=str(bundle.provenance.get('stopped', '')),
@@ -263,8 +296,7 @@ def _to_bundle(model: Model, preview_png: bytes | None) -> Bundle:
         training_settings=None if model.training is None else model.training.to_json(),
         normalisation=Normalisation(
             mean_counts=model.mean_counts,
-            # The root of the counts, divided by this, has a mean energy of (N / 2)^2 per pattern.
-            input_scale=float(np.sqrt(model.mean_counts)) / (config.N / 2),
+            input_scale=model.trained.calibration.input_scale,
             probe_scale=float(np.linalg.norm(model.probe)),
         ),
         weights=model.trained.export_weights(),

@@ -19,6 +19,9 @@ Real: TypeAlias = NDArray[np.floating[Any]]
 MIN_INTENSITY = 1e-9
 """Smallest predicted count of a pixel before a logarithm or a division."""
 
+SMALLEST_STEP = 1e-3
+"""Length of a gradient of transmission that `total_variation` takes for none."""
+
 POISSON_OVERSHOOT = 1.5
 """Makes the Poisson step of `impose_counts` as long as a full amplitude step near the solution."""
 
@@ -68,6 +71,31 @@ def near_field(waves: Complex) -> Complex:
     return np.fft.fftshift(np.fft.ifft2(shifted, norm='ortho'), axes=axes)
 
 
+def disc(n_px: int) -> BoolArray:
+    """Return (N, N) True inside the disc of diameter N / 2 around the centre (N - 1) / 2."""
+    line = np.arange(n_px) - (n_px - 1) / 2
+    return np.asarray(line[:, None] ** 2 + line**2 <= (n_px / 4) ** 2)
+
+
+def smoothing_kernel(sigma_px: float) -> Real:
+    """Return the 3 x 3 Gaussian filter of a given sigma, its sum being 1."""
+    line = np.exp(-0.5 * (np.arange(-1, 2) / sigma_px) ** 2)
+    return np.asarray(np.outer(line, line) / line.sum() ** 2)
+
+
+def shape_exit_waves(waves: Complex, sigma_px: float, *, masked: bool) -> Complex:
+    """Return exit waves (..., N, N) after the optional filter and the optional disc of 'cnn'."""
+    if sigma_px > 0:
+        margin = [(0, 0)] * (waves.ndim - 2) + [(1, 1), (1, 1)]
+        padded, (height, width) = np.pad(waves, margin), waves.shape[-2:]
+        parts = [
+            weight * padded[..., y : y + height, x : x + width]
+            for (y, x), weight in np.ndenumerate(smoothing_kernel(sigma_px))
+        ]
+        waves = np.asarray(np.sum(parts, axis=0))
+    return np.where(disc(waves.shape[-1]), waves, 0) if masked else waves
+
+
 def predict_counts(
     object_: Complex, probe: Complex, corners: IndexArray, remainders_px: PositionArray
 ) -> Real:
@@ -99,6 +127,30 @@ def poisson_loss(predicted: Real, counts: Real, valid: BoolArray, mean_count: fl
     i = np.maximum(np.asarray(predicted, dtype=np.float64)[:, valid], MIN_INTENSITY)
     best = k - k * np.log(np.maximum(k, MIN_INTENSITY))
     return float(np.mean(i - k * np.log(i) - best) / mean_count)
+
+
+def amplitude_error(predicted: Real, counts: Real, valid: BoolArray, mean_count: float) -> float:
+    """Mean absolute error of amplitudes over valid pixels, over the root of the mean count.
+
+    Parameters as for `poisson_loss`.
+    """
+    i = np.maximum(np.asarray(predicted, dtype=np.float64)[:, valid], MIN_INTENSITY)
+    return float(np.mean(np.abs(np.sqrt(i) - np.sqrt(counts[:, valid]))) / np.sqrt(mean_count))
+
+
+def object_error(patches: Complex, truth: Complex, weight: Real) -> float:
+    """Mean absolute error of patches (n, N, N) of the object, weighted by `weight` (N, N)."""
+    return float(np.mean(np.sum(np.abs(patches - truth) * weight, axis=(1, 2))) / np.sum(weight))
+
+
+def total_variation(objects: Complex) -> float:
+    """Mean length of the gradient of objects (n, h, w): small where it is flat with sharp edges.
+
+    The isotropic form of Rudin, Osher & Fatemi, Physica D 60, 259 (1992), for complex values.
+    """
+    down = np.diff(objects, axis=1)[:, :, :-1]
+    right = np.diff(objects, axis=2)[:, :-1]
+    return float(np.mean(np.sqrt(np.abs(down) ** 2 + np.abs(right) ** 2 + SMALLEST_STEP**2)))
 
 
 def impose_counts(waves: Complex, counts: Real, valid: BoolArray) -> Complex:

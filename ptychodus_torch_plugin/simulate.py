@@ -16,7 +16,7 @@ from scipy.constants import eV, h
 from scipy.optimize import brentq
 
 from ptychodus_torch_plugin.arrays import ComplexArray, PositionArray
-from ptychodus_torch_plugin.config import Count, Positive, Settings
+from ptychodus_torch_plugin.config.settings import Count, Positive, Settings
 from ptychodus_torch_plugin.errors import ConfigError
 from ptychodus_torch_plugin.frame import ObjectFrame
 from ptychodus_torch_plugin.optics import Optics

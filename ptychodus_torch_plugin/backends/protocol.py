@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychodus_torch_plugin.arrays import ComplexArray, FloatArray, IndexArray
+from ptychodus_torch_plugin.calibration import Calibration
 from ptychodus_torch_plugin.config import (
     ExecutionConfig,
     InferenceConfig,
@@ -112,12 +113,32 @@ class Reconstruction:
     held_out: IndexArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
 
+@dataclass(frozen=True)
+class GroupPrediction:
+    """What a model says about groups of C patterns.
+
+    Attributes
+    ----------
+    patches : (g, C, N, N) complex64
+        Transmission around each pattern's own position.
+    merged : (g, N, N) complex64
+        Transmission around the group's centre: the overlapping patches' mean, 0 where none is.
+    """
+
+    patches: ComplexArray
+    merged: ComplexArray
+
+
 class TrainedModel(Protocol):
     """A model of one backend."""
 
     @property
     def config(self) -> ModelConfig:
         """What the model is."""
+
+    @property
+    def calibration(self) -> Calibration:
+        """What it knows about the training scans."""
 
     def export_weights(self) -> dict[str, NDArray[np.float32]]:
         """Return fresh copies of the weights under their canonical names."""
@@ -135,6 +156,24 @@ class TrainedModel(Protocol):
         should_stop: ShouldStop = never_stop,
     ) -> Reconstruction:
         """Turn a scan into an object."""
+
+    def predict(self, patterns: FloatArray, offsets_px: FloatArray) -> GroupPrediction:
+        """Turn groups into patches of the object: the model `diffraction_to_obj` of 'cnn'.
+
+        Parameters
+        ----------
+        patterns : (g, C, N, N) float32
+            Photon counts; bad pixels are 0.
+        offsets_px : (g, C, 2) float32
+            Positions relative to the centre of their group, [dy, dx].
+
+        Raises
+        ------
+        ConfigError
+            If the model works on whole scans alone.
+        ShapeError
+            If the model is for another C or N.
+        """
 
     def predict_patterns(self, scan: ScanData, reconstruction: Reconstruction) -> FloatArray:
         """Return the expected counts (n, N, N) float32 of a reconstruction: the autoencoder."""
@@ -162,7 +201,9 @@ class Backend(Protocol):
     def versions(self) -> dict[str, str]:
         """Return the packages that compute, and their versions."""
 
-    def build(self, config: ModelConfig, *, seed: int = 0) -> TrainedModel:
+    def build(
+        self, config: ModelConfig, calibration: Calibration, *, seed: int = 0
+    ) -> TrainedModel:
         """Return a model with fresh weights."""
 
     def fit(
@@ -173,8 +214,9 @@ class Backend(Protocol):
         execution: ExecutionConfig,
         *,
         checkpoint_dir: Path | None = None,
+        log_dir: Path | None = None,
         resume: bool = False,
         on_event: OnEvent = ignore_event,
         should_stop: ShouldStop = never_stop,
     ) -> TrainingResult:
-        """Train a model on one scan or many."""
+        """Train a model on one scan or many; `training` has no None that `for_model` fills in."""

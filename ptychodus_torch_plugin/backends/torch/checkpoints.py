@@ -9,7 +9,8 @@ import lightning.pytorch as L  # noqa: N812 - Lightning's own convention
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from ptychodus_torch_plugin.backends.torch.training import Reporter
+from ptychodus_torch_plugin.backends.torch.reporter import Reporter
+from ptychodus_torch_plugin.config import ExecutionConfig
 from ptychodus_torch_plugin.errors import TrainingError
 
 BEST, LAST, STOPPED = 'best', 'last', 'stopped'
@@ -27,7 +28,7 @@ class BestCheckpoint(ModelCheckpoint):
             super().on_train_epoch_end(trainer, pl_module)
             return
         loss, best = trainer.callback_metrics[str(self.monitor)], self.best_model_score
-        if best is None or loss < best:
+        if best is None or (loss < best if self.mode == 'min' else loss > best):
             self.best_model_path = str(Path(str(self.dirpath)) / f'{STOPPED}.ckpt')
             trainer.save_checkpoint(self.best_model_path, weights_only=True)
 
@@ -45,7 +46,7 @@ class LastCheckpoint(ModelCheckpoint):
 
 
 def checkpoints(
-    folder: Path, monitor: str, reporter: Reporter, *, keep_last: bool
+    folder: Path, monitor: str, reporter: Reporter, execution: ExecutionConfig
 ) -> list[ModelCheckpoint]:
     """Return the callback for the best weights, first, and the one for resuming."""
     common: dict[str, Any] = {
@@ -53,14 +54,28 @@ def checkpoints(
         'enable_version_counter': False,
         'save_on_train_epoch_end': True,
     }
-    best = BestCheckpoint(reporter, filename=BEST, monitor=monitor, **common)
-    return [best, LastCheckpoint(reporter, filename=LAST, **common)] if keep_last else [best]
+    callbacks: list[ModelCheckpoint] = []
+    if execution.checkpoint_save_top_k:
+        one = execution.checkpoint_save_top_k == 1
+        best = BestCheckpoint(
+            reporter,
+            filename=BEST if one else f'{BEST}-{{epoch}}',
+            monitor=monitor,
+            mode=execution.checkpoint_mode,
+            save_top_k=execution.checkpoint_save_top_k,
+            **common,
+        )
+        callbacks.append(best)
+    if execution.enable_checkpointing:
+        callbacks.append(LastCheckpoint(reporter, filename=LAST, **common))
+    return callbacks
 
 
 def remove_checkpoints(folder: Path) -> None:
     """Remove the checkpoints of an earlier run from `folder`."""
-    for name in (BEST, LAST, STOPPED):
-        (folder / f'{name}.ckpt').unlink(missing_ok=True)
+    for pattern in (f'{BEST}*', LAST, STOPPED):
+        for file in folder.glob(f'{pattern}.ckpt'):
+            file.unlink()
 
 
 def resume_point(folder: Path, fingerprint: str) -> Path:

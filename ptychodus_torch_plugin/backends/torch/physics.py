@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ptychodus_torch_plugin.physics import MIN_INTENSITY, POISSON_OVERSHOOT
+from ptychodus_torch_plugin.physics import MIN_INTENSITY, POISSON_OVERSHOOT, SMALLEST_STEP
 
 
 def checkerboard(n_px: int, device: torch.device) -> Tensor:
@@ -104,6 +104,34 @@ def poisson_loss(predicted: Tensor, counts: Tensor, valid: Tensor, mean_count: f
     best = counts - torch.xlogy(counts, counts)
     terms = (i - counts * i.log() - best) * valid
     return terms.sum() / (len(counts) * valid.sum() * mean_count)
+
+
+def amplitude_error(predicted: Tensor, counts: Tensor, valid: Tensor, mean_count: float) -> Tensor:
+    """Return the error of the oracle; arguments as for `poisson_loss`."""
+    difference = (predicted.clamp_min(MIN_INTENSITY).sqrt() - counts.sqrt()).abs() * valid
+    return difference.sum() / (len(counts) * valid.sum() * math.sqrt(mean_count))
+
+
+def object_error(patches: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """Return the mean absolute error of patches (n, N, N), weighted by `weight` (N, N)."""
+    return ((patches - truth).abs() * weight).sum() / (len(patches) * weight.sum())
+
+
+def total_variation(objects: Tensor) -> Tensor:
+    """Return the mean length of the gradient of objects (n, h, w) complex64."""
+    down = (objects[:, 1:] - objects[:, :-1])[:, :, :-1]
+    right = (objects[:, :, 1:] - objects[:, :, :-1])[:, :-1]
+    return (absolute_square(down) + absolute_square(right) + SMALLEST_STEP**2).sqrt().mean()
+
+
+def smooth(waves: Tensor, kernel: Tensor) -> Tensor:
+    """Filter waves (..., N, N) with a `kernel` (3, 3) float32, zero beyond the edges."""
+    parts = torch.view_as_real(waves).movedim(-1, 0)
+    n_px = waves.shape[-1]
+    filtered = nn.functional.conv2d(
+        parts.reshape(-1, 1, n_px, n_px), kernel[None, None], padding=1
+    ).view(parts.shape)
+    return torch.complex(filtered[0], filtered[1])
 
 
 def count_factor(intensity: Tensor, counts: Tensor, valid: Tensor) -> Tensor:

@@ -1,0 +1,258 @@
+"""The reference network: from a group of diffraction patterns to patches of the object.
+
+An encoder shrinks the patterns to 8 x 8 pixels, and two decoders make the amplitude and the phase
+of the patches from that.  The graph is that of PtychoPINN in its TensorFlow variant;
+`specs/model-graph.md` has it with every option, and the canonical weight names, which are the names
+of this module's parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ptychodus_torch_plugin.config import ModelConfig
+from ptychodus_torch_plugin.errors import ShapeError
+
+BOTTLENECK_PX = 8
+"""Side of what the encoder returns, for every N."""
+
+BORDER_CHANNELS = 4
+"""Channels of a decoder that make the outer part of the patch; the others make its centre."""
+
+FIRST_INTENSITY_SCALE = 2.0
+"""Transmission of the object where the network says 1: 0.5, a sigmoid's middle, means 1."""
+
+SMALL = 0.1
+"""First output weights relative to Glorot's, so that an untrained network is nearly constant."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What ends a decoder, and the bias for which it starts at the wanted value."""
+
+    function: Callable[[Tensor], Tensor]
+    bias: float = 0.0
+
+
+SWISH_HALF = 0.7399614
+"""Where swish is 0.5."""
+
+# All start at 0.5.
+AMPLITUDES = {
+    'sigmoid': Activation(torch.sigmoid),
+    'swish': Activation(functional.silu, SWISH_HALF),
+    'softplus': Activation(functional.softplus, math.log(math.expm1(0.5))),
+    'relu': Activation(functional.relu, 0.5),
+}
+AMPLITUDE_BORDER = AMPLITUDES['swish']
+PHASE = Activation(lambda x: math.pi * torch.tanh(x))
+PHASE_BORDER = Activation(functional.silu)
+
+
+def encoder_filters(config: ModelConfig) -> list[int]:
+    """Return the filters of each level of the encoder; each halves the side."""
+    return [config.n_filters_scale * 128 >> level for level in reversed(range(_levels(config)))]
+
+
+def decoder_filters(config: ModelConfig) -> list[int]:
+    """Return the filters of each level of a decoder; each doubles the side, up to N / 2."""
+    return [config.n_filters_scale * 32 << level for level in reversed(range(_levels(config) - 1))]
+
+
+def _levels(config: ModelConfig) -> int:
+    return (config.N // BOTTLENECK_PX).bit_length() - 1
+
+
+class CnnNetwork(nn.Module):
+    """Amplitudes of groups of patterns (B, C, N, N) to complex patches (B, C | 1, N, N)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_px, self.gridsize = config.N, config.gridsize
+        self.patterns_per_group = config.patterns_per_group
+        filters = encoder_filters(config)
+        inputs = (self.patterns_per_group, *filters[:-1])
+        self.encoder = nn.ModuleList(Block(i, o) for i, o in zip(inputs, filters, strict=True))
+        decoder = PaddedDecoder if config.pad_object else WholeDecoder
+        self.amplitude = decoder(config, AMPLITUDES[config.amp_activation], AMPLITUDE_BORDER)
+        self.phase = decoder(config, PHASE, PHASE_BORDER)
+        scale = torch.tensor(math.log(FIRST_INTENSITY_SCALE), dtype=torch.float32)
+        self.log_intensity_scale = nn.Parameter(scale, requires_grad=False)
+
+    @property
+    def intensity_scale(self) -> Tensor:
+        """Factor () float32 from the network's patches to the object's transmission."""
+        return self.log_intensity_scale.exp()
+
+    def forward(self, amplitudes: Tensor) -> Tensor:
+        """Return the patches, complex64, without `intensity_scale`.
+
+        Parameters
+        ----------
+        amplitudes : (B, C, N, N) float32
+            Square roots of counts, over the scalar of the training set.
+
+        Raises
+        ------
+        ShapeError
+            If the groups have another size than the network was made for.
+        """
+        self._check_shape(amplitudes)
+        # A copy, because one channel counts as channels-last already and would be left as it is;
+        # the gradients of the convolutions are up to twice as fast in this layout.
+        x = amplitudes.clone(memory_format=torch.channels_last)
+        for block in self.encoder:
+            x = functional.max_pool2d(block(x), 2)
+        # Single precision, even where layers run in a shorter one.
+        amplitude, phase = self.amplitude(x).float(), self.phase(x).float()
+        # Not torch.polar: its gradient is wrong for negative amplitudes, which swish can make.
+        return torch.complex(amplitude * phase.cos(), amplitude * phase.sin())
+
+    def _check_shape(self, amplitudes: Tensor) -> None:
+        shape, n_px = tuple(amplitudes.shape), self.n_px
+        if len(shape) != 4 or shape[2:] != (n_px, n_px):
+            raise ShapeError(
+                f'amplitudes has shape {shape}; the network expects (B, '
+                f'{self.patterns_per_group}, {n_px}, {n_px}). Give groups of patterns of N = '
+                f'{n_px}, or a model that was made for patterns of this size.'
+            )
+        if shape[1] != self.patterns_per_group:
+            raise ShapeError(
+                f'the network takes groups of {self.patterns_per_group} pattern(s) (gridsize '
+                f'{self.gridsize}), but got {shape[1]} in amplitudes of shape {shape}; expected '
+                'gridsize^2. Group the patterns with the gridsize of the model.'
+            )
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions, each followed by a ReLU."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        for conv in (self.conv1, self.conv2):
+            nn.init.kaiming_normal_(conv.weight, nonlinearity='relu')
+            nn.init.zeros_(_bias(conv))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.conv1(x), inplace=True)
+        return functional.relu(self.conv2(x), inplace=True)
+
+
+class Output(nn.Conv2d):
+    """A 3 x 3 convolution that starts small, around the bias of an activation."""
+
+    def __init__(self, inputs: int, outputs: int, activation: Activation) -> None:
+        super().__init__(inputs, outputs, 3, padding=1)
+        nn.init.xavier_normal_(self.weight, gain=SMALL)
+        nn.init.constant_(_bias(self), activation.bias)
+
+
+class EnlargingOutput(Output):
+    """The same convolution of an input that is enlarged by repeating pixels, h -> 2 h.
+
+    It is computed before enlarging, as one convolution for each of the four pixels that come from
+    one: along an axis, pixel 2i of the result needs input pixels i - 1 and i, and pixel 2i + 1
+    needs i and i + 1.  So the enlarged channels, by far the largest tensors, need not exist.
+    """
+
+    def __init__(self, inputs: int, outputs: int, activation: Activation) -> None:
+        super().__init__(inputs, outputs, activation)
+        # [a, t, k]: whether tap k of the kernel falls on input pixel i - 1 + t, for pixel 2i + a.
+        taps = [[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]]
+        self.register_buffer('taps', torch.tensor(taps, dtype=torch.float32), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kernels = torch.einsum('atk,bul,oikl->oabitu', self.taps, self.taps, self.weight)
+        kernels = kernels.reshape(-1, self.in_channels, 3, 3)
+        biases = _bias(self)[:, None].expand(-1, 4).reshape(-1)
+        return functional.pixel_shuffle(functional.conv2d(x, kernels, biases, padding=1), 2)
+
+
+class EnlargingBlock(Block):
+    """A block, and its output at twice the resolution."""
+
+    def __init__(self, inputs: int, filters: int, outputs: int, activation: Activation) -> None:
+        super().__init__(inputs, filters)
+        self.out = EnlargingOutput(filters, outputs, activation)
+        self.activation = activation.function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.out(super().forward(x)))
+
+
+class Decoder(nn.Module):
+    """What both kinds of decoder share: from the encoder's result to (B, s * 32, N/2, N/2)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        filters = decoder_filters(config)
+        inputs = (encoder_filters(config)[-1], *filters[:-1])
+        self.decoder = nn.ModuleList(Block(i, o) for i, o in zip(inputs, filters, strict=True))
+        self.n_channels = filters[-1]
+        self.n_outer_filters = config.n_filters_scale * 2048 // config.N
+        self.n_patches = config.patterns_per_group if config.object_big else 1
+        self.probe_big = config.probe_big
+        self.margin_px = config.N // 4
+
+    def decoded(self, x: Tensor) -> Tensor:
+        """Return what the layers at the end take."""
+        for block in self.decoder:
+            x = functional.interpolate(block(x), scale_factor=2, mode='nearest')
+        return x
+
+    def padded(self, center: Tensor) -> Tensor:
+        """Return the central half (B, C, N/2, N/2) with zeros around it, (B, C, N, N)."""
+        return functional.pad(center, [self.margin_px] * 4)
+
+
+class PaddedDecoder(Decoder):
+    """The centre of the patch and what lies around it have layers of their own."""
+
+    def __init__(self, config: ModelConfig, center: Activation, border: Activation) -> None:
+        super().__init__(config)
+        self.center = Output(self.n_channels - BORDER_CHANNELS, self.n_patches, center)
+        self.activation = center.function
+        if self.probe_big:
+            self.border = EnlargingBlock(
+                BORDER_CHANNELS, self.n_outer_filters, self.n_patches, border
+            )
+            half_px = 2 * self.margin_px
+            outside = 1 - self.padded(torch.ones(half_px, half_px))
+            self.register_buffer('outside', outside, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.decoded(x)
+        center = self.padded(self.activation(self.center(x[:, :-BORDER_CHANNELS])))
+        if not self.probe_big:
+            return center
+        return center + self.outside * self.border(x[:, -BORDER_CHANNELS:])
+
+
+class WholeDecoder(Decoder):
+    """One set of layers makes the whole patch."""
+
+    def __init__(self, config: ModelConfig, activation: Activation, _border: Activation) -> None:
+        super().__init__(config)
+        self.whole = EnlargingBlock(
+            self.n_channels, self.n_outer_filters, self.n_patches, activation
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        whole = self.whole(self.decoded(x))
+        if self.probe_big:
+            return whole
+        inside = slice(self.margin_px, -self.margin_px)
+        return self.padded(whole[..., inside, inside])
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias

@@ -1,0 +1,162 @@
+"""Training of the reference network on groups of patterns, by physics or against a known object.
+
+`group_plan` says which groups are drawn when; here are the loss and its terms.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from ptychodus_torch_plugin.backends.torch import physics
+from ptychodus_torch_plugin.backends.torch.cnn import CnnNetwork
+from ptychodus_torch_plugin.backends.torch.illumination import Illumination, Merged, merge
+from ptychodus_torch_plugin.backends.torch.training import Task, Training
+from ptychodus_torch_plugin.calibration import Calibration
+from ptychodus_torch_plugin.config import ModelConfig
+from ptychodus_torch_plugin.errors import ShapeError
+from ptychodus_torch_plugin.group_plan import GroupBatch, GroupPlan
+from ptychodus_torch_plugin.stitching import canvas_px, probe_weight
+
+
+class GroupTensors(NamedTuple):
+    """A batch of groups; see `group_plan.GroupBatch`.
+
+    `counts` is (B, C, N, N) float32, `truth` the known object (B, C, N, N) complex64 or None, and
+    `side_px` the side of a canvas that holds each group.
+    """
+
+    scan: int
+    counts: Tensor
+    offsets_px: Tensor
+    scored: Tensor
+    truth: Tensor | None
+    side_px: int
+
+
+class GroupData(Dataset[GroupTensors]):
+    """Batches with the patterns that they name."""
+
+    def __init__(self, plan: GroupPlan, batches: list[GroupBatch]) -> None:
+        self._plan, self._batches = plan, batches
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, index: int) -> GroupTensors:
+        batch, plan = self._batches[index], self._plan
+        reach_px = float(np.abs(batch.offsets_px).max())
+        return GroupTensors(
+            scan=batch.scan,
+            counts=torch.from_numpy(plan.counts(batch)),
+            offsets_px=torch.from_numpy(batch.offsets_px),
+            scored=torch.from_numpy(batch.scored),
+            truth=torch.from_numpy(plan.truth(batch)) if plan.config.realspace_mae_weight else None,
+            side_px=canvas_px(plan.n_px, reach_px),
+        )
+
+
+class CnnTraining(Training):
+    """The loss of the patches that the network says, and of the patterns that they predict."""
+
+    network: CnnNetwork
+    valid: Tensor
+    weight: Tensor
+
+    def __init__(self, task: Task, plan: GroupPlan) -> None:
+        super().__init__(task)
+        check_groups(task.network, task.model)
+        self._plan = plan
+        self._mean_count = [scan.mean_counts() / scan.valid_pixels.sum() for scan in task.scans]
+        trainable = task.training.probe_trainable
+        self.illumination = Illumination(task.scans, task.model, trainable=trainable)
+        self.network.log_intensity_scale.requires_grad_(task.training.intensity_scale_trainable)
+        valid = np.stack([scan.valid_pixels for scan in task.scans]).astype(np.float32)
+        self.register_buffer('valid', torch.from_numpy(valid), persistent=False)
+        weight = torch.from_numpy(probe_weight(task.calibration.probe))
+        self.register_buffer('weight', weight, persistent=False)
+
+    @classmethod
+    def prepare(cls, task: Task) -> CnnTraining:
+        return cls(task, GroupPlan(task.scans, task.model, task.training))
+
+    @property
+    def validated(self) -> bool:
+        return self._plan.validated
+
+    def patterns_in(self, batch: GroupTensors) -> int:
+        return batch.scored.numel()
+
+    def calibration(self) -> Calibration:
+        before = super().calibration()
+        if not self._task.training.probe_trainable:
+            return before
+        energy = float(np.sum(np.abs(before.probe) ** 2))
+        probe = self.illumination.exported(energy)
+        return Calibration(probe, before.mean_counts, probe_trained=True)
+
+    def named_variables(self) -> dict[str, nn.Parameter]:
+        probe = self.illumination.shapes[0]
+        trained = {'probe': probe} if probe.requires_grad else {}
+        return super().named_variables() | trained
+
+    def train_dataloader(self) -> DataLoader[GroupTensors]:
+        return self.loader(GroupData(self._plan, self._plan.batches(self.current_epoch)))
+
+    def val_dataloader(self) -> DataLoader[GroupTensors]:
+        return self.loader(GroupData(self._plan, self._plan.validation_batches()))
+
+    def training_step(self, batch: GroupTensors, _: int) -> Tensor:
+        loss = self.loss(batch)
+        self.log_loss('loss', loss, self.patterns_in(batch))
+        return loss
+
+    def validation_step(self, batch: GroupTensors, _: int) -> None:
+        self.log_loss('val_loss', self.loss(batch), int(batch.scored.sum()))
+
+    def loss(self, batch: GroupTensors) -> Tensor:
+        """Return the weighted sum of the terms."""
+        valid = self.valid[batch.scan]
+        amplitudes = batch.counts.sqrt() * (valid / self._task.calibration.input_scale)
+        patches = self.network(amplitudes) * self.network.intensity_scale
+        # The physics stays in single precision, whatever the network runs in.
+        with torch.autocast(self.device.type, enabled=False):
+            merged = merge(patches, batch.offsets_px, self.weight, batch.side_px)
+            return torch.stack(self._terms(batch, patches, merged, valid)).sum()
+
+    def _terms(
+        self, batch: GroupTensors, patches: Tensor, merged: Merged, valid: Tensor
+    ) -> list[Tensor]:
+        config, scored = self._task.training, batch.scored
+        terms = []
+        if config.nll_weight or config.mae_weight:
+            predicted = self.illumination(merged.seen, batch.scan)
+            compared = predicted[scored], batch.counts[scored], valid, self._mean_count[batch.scan]
+            if config.nll_weight:
+                terms.append(config.nll_weight * physics.poisson_loss(*compared))
+            if config.mae_weight:
+                terms.append(config.mae_weight * physics.amplitude_error(*compared))
+        if config.realspace_mae_weight:
+            assert batch.truth is not None
+            # One patch for the whole group is compared where the patterns see it.
+            said = patches if patches.shape == batch.truth.shape else merged.seen
+            error = physics.object_error(said[scored], batch.truth[scored], self.weight)
+            terms.append(config.realspace_mae_weight * error)
+        if config.tv_weight:
+            terms.append(config.tv_weight * physics.total_variation(merged.center))
+        return terms
+
+
+def check_groups(network: nn.Module, config: ModelConfig) -> None:
+    """Raise `ShapeError` unless the network takes the groups that the settings make."""
+    taken = getattr(network, 'patterns_per_group', None)
+    if taken != config.patterns_per_group:
+        raise ShapeError(
+            f'the network takes groups of {taken} pattern(s), but gridsize = {config.gridsize} '
+            f'makes groups of {config.patterns_per_group}; expected gridsize^2 of both. Build the '
+            'network with the gridsize that it is trained with.'
+        )

@@ -1,0 +1,47 @@
+"""The device and the threads that compute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from ptychodus_torch_plugin.config import ExecutionConfig
+from ptychodus_torch_plugin.errors import ConfigError
+
+
+def choose_device(execution: ExecutionConfig) -> torch.device:
+    """Return the device for an accelerator; raise `ConfigError` if it is not there."""
+    wanted = execution.accelerator
+    if wanted in ('gpu', 'cuda', 'auto') and torch.cuda.is_available():
+        return torch.device('cuda')
+    if wanted == 'mps' and torch.backends.mps.is_available():
+        return torch.device('mps')
+    if wanted in ('auto', 'cpu'):
+        return torch.device('cpu')
+    raise ConfigError(
+        f'accelerator = {wanted!r}, but PyTorch {torch.__version__} finds no such device; expected '
+        "'auto' or 'cpu' on this machine."
+    )
+
+
+def check_devices(execution: ExecutionConfig) -> None:
+    """Raise `ConfigError` if more than one device is asked for."""
+    if execution.devices > 1:
+        raise ConfigError(
+            f'devices = {execution.devices}, but the PyTorch backend trains on one; expected '
+            'devices = 1. Train several models side by side, one on each device.'
+        )
+
+
+@contextmanager
+def threads(execution: ExecutionConfig) -> Iterator[None]:
+    """Use the wanted number of CPU threads for a while."""
+    before = torch.get_num_threads()
+    if execution.num_threads is not None:
+        torch.set_num_threads(execution.num_threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,137 @@
+"""From the patches of a group to the group's canvas and back, differentiable.
+
+The canvas is centred on the group; patch c lies with its centre (N - 1) / 2 at an offset [dy, dx]
+from the canvas' centre (M - 1) / 2, and is read and written by bilinear interpolation.  Along one
+axis that is a product with a banded matrix, so reading is exactly the adjoint of writing.
+`ptychodus_torch_plugin.stitching` is the oracle.
+
+Axes: B group, c pattern within a group, N side of a patch, M side of the canvas; M - N is even.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ptychodus_torch_plugin.errors import ShapeError
+
+MIN_COVERAGE = 1e-6
+"""Weight on a canvas pixel, relative to the largest of a patch, below which nobody covers it."""
+
+
+def translations(offsets_px: Tensor, n_px: int, side_px: int) -> tuple[Tensor, Tensor]:
+    """Return the matrices that write patches at their offsets.
+
+    Parameters
+    ----------
+    offsets_px : (B, c, 2) float32
+        Centres of the patches [dy, dx] from the centre of the canvas, in pixels.  What leaves the
+        canvas is lost: `stitching.canvas_px` says how large it must be.
+    n_px, side_px
+        Sides N of a patch and M of the canvas.
+
+    Returns
+    -------
+    rows, columns : (B, c, M, N) float32
+        S[i, j] = max(0, 1 - |i - j - (M - N) / 2 - offset|): weight of patch pixel j on canvas
+        pixel i along y and along x.
+    """
+    margin = _margin_px(n_px, side_px)
+    line = torch.arange(side_px, dtype=offsets_px.dtype, device=offsets_px.device)
+    distance = line[:, None] - line[:n_px] - margin
+    matrices = (1 - (distance - offsets_px[..., None, None]).abs()).clamp_min(0)
+    return matrices[:, :, 0], matrices[:, :, 1]
+
+
+def merge_patches(
+    patches: Tensor, weight: Tensor, rows: Tensor, columns: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Average the patches of each group by their weight where they overlap.
+
+    Parameters
+    ----------
+    patches : (B, c, N, N) complex64
+    weight : (N, N) float32
+        Of every pixel of a patch, not negative; the same for all patches.
+    rows, columns : (B, c, M, N) float32
+        From `translations`.
+
+    Returns
+    -------
+    canvas : (B, M, M) complex64
+        sum_c S_y (w p_c) S_x^T / sum_c S_y w S_x^T, and 0 where no patch lies.
+    coverage : (B, M, M) float32
+        That denominator.
+    """
+    weighted = torch.view_as_real(patches) * weight[..., None]
+    layers = torch.cat([weighted, weight[..., None].expand(*patches.shape, 1)], dim=-1)
+    *numerator, coverage = _write(layers, rows, columns).unbind(2)
+    covered = coverage > MIN_COVERAGE * weight.max()
+    # Divisors that are not used must not be zero: their gradient would be NaN.
+    share = covered / torch.where(covered, coverage, 1)
+    return torch.complex(*(part * share for part in numerator)), coverage
+
+
+def single_patch_canvas(patches: Tensor, side_px: int) -> Tensor:
+    """Return the canvas (B, M, M) of groups that have one patch (B, 1, N, N), at their centre."""
+    margin = _margin_px(patches.shape[-1], side_px)
+    return functional.pad(patches[:, 0], [margin] * 4)
+
+
+def read_patches(canvas: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return what each pattern sees of its group's canvas.
+
+    Parameters
+    ----------
+    canvas : (B, M, M) complex64
+    rows, columns : (B, c, M, N) float32
+        From `translations`.
+
+    Returns
+    -------
+    patches : (B, c, N, N) complex64
+        S_y^T canvas S_x, the canvas interpolated at the pixels of the patches.
+    """
+    batch, count, side_px, n_px = rows.shape
+    # One product for all patches of a group, real and imaginary parts side by side.
+    parts = torch.view_as_real(canvas).transpose(2, 3).reshape(batch, side_px, 2 * side_px)
+    strips = _product(rows.transpose(2, 3).reshape(batch, count * n_px, side_px), parts)
+    read = _product(strips.view(batch, count, n_px * 2, side_px), columns)
+    real, imaginary = read.view(batch, count, n_px, 2, n_px).unbind(3)
+    return torch.complex(real, imaginary)
+
+
+def merged_patch(canvas: Tensor, n_px: int) -> Tensor:
+    """Return the central (B, N, N) of canvases (B, M, M)."""
+    side_px = canvas.shape[-1]
+    inside = slice(margin := _margin_px(n_px, side_px), side_px - margin)
+    return canvas[:, inside, inside]
+
+
+def _write(layers: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Add up the patches' layers (B, c, N, N, k) on the canvas, (B, M, k, M)."""
+    batch, count, side_px, n_px = rows.shape
+    depth = layers.shape[-1]
+    lines = layers.transpose(3, 4).reshape(batch, count, n_px * depth, n_px)
+    strips = _product(lines, columns.transpose(2, 3))
+    # The sum over the group is part of the second product.
+    tall = rows.transpose(1, 2).reshape(batch, side_px, count * n_px)
+    canvas = _product(tall, strips.view(batch, count * n_px, depth * side_px))
+    return canvas.view(batch, side_px, depth, side_px)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """Return left @ right in the precision of both, whatever the layers around it run in."""
+    with torch.autocast(left.device.type, enabled=False):
+        return left @ right
+
+
+def _margin_px(n_px: int, side_px: int) -> int:
+    """Return (M - N) / 2."""
+    if side_px < n_px or (side_px - n_px) % 2:
+        raise ShapeError(
+            f'a canvas of {side_px} px cannot hold patches of {n_px} px at its centre; expected '
+            f'{n_px} px, or more by an even number. Take its side from stitching.canvas_px.'
+        )
+    return (side_px - n_px) // 2

@@ -1,0 +1,100 @@
+"""A model of the PyTorch backend: a network, what it is, and what it knows of the instrument."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ptychodus_torch_plugin.arrays import FloatArray
+from ptychodus_torch_plugin.backends.protocol import (
+    GroupPrediction,
+    OnEvent,
+    Reconstruction,
+    ShouldStop,
+    ignore_event,
+    never_stop,
+)
+from ptychodus_torch_plugin.backends.torch.cnn import CnnNetwork
+from ptychodus_torch_plugin.backends.torch.devices import choose_device, threads
+from ptychodus_torch_plugin.backends.torch.prediction import predict_groups
+from ptychodus_torch_plugin.backends.torch.reconstruction import predict_patterns, reconstruct
+from ptychodus_torch_plugin.backends.torch.unrolled import UnrolledNetwork
+from ptychodus_torch_plugin.bundle.weights import check_weights
+from ptychodus_torch_plugin.calibration import Calibration
+from ptychodus_torch_plugin.config import ExecutionConfig, InferenceConfig, ModelConfig
+from ptychodus_torch_plugin.errors import ConfigError
+from ptychodus_torch_plugin.scan import ScanData
+
+
+def build_network(config: ModelConfig) -> nn.Module | None:
+    """Return the network of an architecture with fresh weights; None for 'none'."""
+    match config.architecture:
+        case 'unrolled':
+            return UnrolledNetwork(config.channels)
+        case 'cnn':
+            return CnnNetwork(config)
+        case 'none':
+            return None
+
+
+class TorchModel:
+    """A model of the PyTorch backend; see `protocol.TrainedModel`."""
+
+    def __init__(
+        self, config: ModelConfig, network: nn.Module | None, calibration: Calibration
+    ) -> None:
+        self.config = config
+        self.network = network
+        self.calibration = calibration
+
+    def export_weights(self) -> dict[str, NDArray[np.float32]]:
+        if self.network is None:
+            return {}
+        state = self.network.state_dict()
+        return {name: tensor.detach().cpu().numpy().copy() for name, tensor in state.items()}
+
+    def import_weights(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
+        state = {} if self.network is None else self.network.state_dict()
+        check_weights(weights, {name: tuple(tensor.shape) for name, tensor in state.items()})
+        if self.network is not None:
+            self.network.load_state_dict(
+                {name: torch.from_numpy(np.array(weights[name])) for name in state}
+            )
+
+    def reconstruct(
+        self,
+        scan: ScanData,
+        inference: InferenceConfig,
+        execution: ExecutionConfig,
+        *,
+        on_event: OnEvent = ignore_event,
+        should_stop: ShouldStop = never_stop,
+    ) -> Reconstruction:
+        with threads(execution):
+            device = choose_device(execution)
+            if self.network is not None:
+                self.network.eval().to(device)
+            return reconstruct(
+                self,
+                scan,
+                inference,
+                execution,
+                device,
+                on_event=on_event,
+                should_stop=should_stop,
+            )
+
+    def predict(self, patterns: FloatArray, offsets_px: FloatArray) -> GroupPrediction:
+        if not isinstance(self.network, CnnNetwork):
+            raise ConfigError(
+                f"architecture = {self.config.architecture!r} works on whole scans; expected 'cnn' "
+                'for groups of patterns. Call reconstruct.'
+            )
+        return predict_groups(self.network.eval(), self.calibration, patterns, offsets_px)
+
+    def predict_patterns(self, scan: ScanData, reconstruction: Reconstruction) -> FloatArray:
+        return predict_patterns(scan, reconstruction)

@@ -1,0 +1,131 @@
+"""What a model is."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from ptychodus_torch_plugin.config.settings import Count, Damping, Fraction, Positive, Settings
+from ptychodus_torch_plugin.scan import MAX_PATTERN_PX, MIN_PATTERN_PX, PATTERN_MULTIPLE_PX
+
+
+class SweepConfig(Settings):
+    """Whole-scan physics sweeps (`specs/model-graph.md`)."""
+
+    damping_start: Damping = 0.1
+    """Damping of the first sweep: small is fast, and noisy."""
+    damping_end: Damping = 1.0
+    """Damping of the last accelerated sweep, reached geometrically: large averages the noise."""
+    momentum: Fraction = 0.8
+    """Share of the previous sweeps' step that is repeated after each accelerated sweep."""
+    settling_sweeps: Count = 3
+    """How many of the sweeps, at the end, have no momentum and ever shorter steps."""
+    batch_size: Positive = 16
+    """Patterns that update the object together."""
+    refine_probe: bool = True
+    """Whether the probe modes are updated as well, from the second sweep on."""
+    probe_modes: Positive | None = None
+    """Number of incoherent probe modes; None takes as many as the scan has."""
+    probe_damping: Damping = 0.5
+    """Damping of the probe update."""
+    probe_step: Damping = 0.5
+    """Length of the probe update."""
+    probe_momentum: Fraction = 0.5
+    """Momentum of the probe."""
+
+
+class ModelConfig(Settings):
+    """What a model is; travels in the bundle."""
+
+    architecture: Literal['unrolled', 'cnn', 'none'] = 'unrolled'
+    """'unrolled': sweeps, a U-Net on the object's canvas, sweeps.  'cnn': PtychoPINN's network,
+    from groups of patterns to patches of the object.  'none': sweeps alone."""
+    N: int = 64
+    """Side of a diffraction pattern in pixels."""
+    sweeps: SweepConfig = SweepConfig()
+    """How a sweep works."""
+    sweeps_after: Count = 3
+    """Sweeps after the network (unless given, 0 for 'cnn'); `refine` overrides it."""
+
+    # 'unrolled' and 'none'
+    sweeps_before: Positive = 20
+    """Sweeps before the network (all of them, for 'none')."""
+    channels: tuple[Positive, ...] = Field((24, 48, 96), min_length=1, max_length=6)
+    """Channels of the U-Net per level."""
+
+    # 'cnn'
+    gridsize: Annotated[int, Field(ge=1, le=8)] = 1
+    """A group has C = gridsize^2 patterns; the only setting that decides C."""
+    model_type: Literal['pinn', 'supervised'] = 'pinn'
+    """'pinn': trained by physics, without labels.  'supervised': against a known object."""
+    n_filters_scale: Annotated[int, Field(ge=1, le=16)] = 2
+    """Factor on the number of filters of every layer."""
+    amp_activation: Literal['sigmoid', 'swish', 'softplus', 'relu'] = 'sigmoid'
+    """Activation of the amplitude."""
+    object_big: bool = True
+    """Whether every pattern of a group has a patch of its own, merged by their overlap; otherwise
+    one patch at the group's centre serves them all."""
+    probe_big: bool = True
+    """Whether the patch reaches beyond its central half."""
+    pad_object: bool = True
+    """Whether the outer part of the patch has layers of its own; otherwise one set makes it all."""
+    probe_mask: bool = False
+    """Whether the exit wave is cut off outside a disc of diameter N / 2."""
+    gaussian_smoothing_sigma: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    """Sigma in pixels of a 3 x 3 Gaussian filter of the exit wave; 0: none."""
+
+    @model_validator(mode='before')
+    @classmethod
+    def _fill_in(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get('architecture') == 'cnn':
+            return {'sweeps_after': 0, **values}
+        return values
+
+    @model_validator(mode='after')
+    def _check_n(self) -> Self:
+        if self.N % PATTERN_MULTIPLE_PX or not MIN_PATTERN_PX <= self.N <= MAX_PATTERN_PX:
+            raise ValueError(
+                f'N = {self.N} is not supported; expected a multiple of {PATTERN_MULTIPLE_PX} '
+                f'from {MIN_PATTERN_PX} to {MAX_PATTERN_PX}'
+            )
+        if self.architecture == 'cnn' and self.N not in CNN_SIZES_PX:
+            raise ValueError(
+                f"N = {self.N} is not supported by architecture 'cnn'; expected one of "
+                f"{CNN_SIZES_PX}, or architecture 'unrolled'"
+            )
+        return self
+
+    @model_validator(mode='after')
+    def _check_family(self) -> Self:
+        if self.architecture == 'cnn':
+            return self
+        for name in CNN_FIELDS:
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            if value != default:
+                raise ValueError(
+                    f"{name} = {value!r} is a setting of architecture 'cnn', but the architecture "
+                    f'is {self.architecture!r}; expected {name} = {default!r}, or architecture '
+                    "'cnn'"
+                )
+        return self
+
+    @property
+    def patterns_per_group(self) -> int:
+        """C = gridsize^2."""
+        return self.gridsize**2
+
+
+CNN_SIZES_PX = (64, 128, 256)
+CNN_FIELDS = (
+    'gridsize',
+    'model_type',
+    'n_filters_scale',
+    'amp_activation',
+    'object_big',
+    'probe_big',
+    'pad_object',
+    'probe_mask',
+    'gaussian_smoothing_sigma',
+)
+"""Settings of `ModelConfig` that mean something for 'cnn' alone."""
