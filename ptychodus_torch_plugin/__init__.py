@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from ptychodus_torch_plugin.files.options import ReadOptions
     from ptychodus_torch_plugin.files.reading import read_scan
     from ptychodus_torch_plugin.files.writing import write_scan
+    from ptychodus_torch_plugin.legacy import update_legacy_dict
     from ptychodus_torch_plugin.optics import Optics
     from ptychodus_torch_plugin.scan import ScanData
     from ptychodus_torch_plugin.simulate import SimulationConfig, simulate_scan
+    from ptychodus_torch_plugin.workflow import run_workflow
 
 _HOMES = {
     'Availability': 'backends.registry',
@@ -53,8 +55,10 @@ _HOMES = {
     'load_bundle': 'api',
     'read_scan': 'files.reading',
     'reconstruct': 'api',
+    'run_workflow': 'workflow',
     'simulate_scan': 'simulate',
     'train': 'api',
+    'update_legacy_dict': 'legacy',
     'write_scan': 'files.writing',
 }
 
@@ -78,8 +82,10 @@ __all__ = [
     'load_bundle',
     'read_scan',
     'reconstruct',
+    'run_workflow',
     'simulate_scan',
     'train',
+    'update_legacy_dict',
     'write_scan',
 ]
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from ptychodus_torch_plugin.arrays import BoolArray, ComplexArray, FloatArray, IndexArray
 from ptychodus_torch_plugin.config import ModelConfig, TrainingConfig
-from ptychodus_torch_plugin.errors import ScanValueError, TrainingError
+from ptychodus_torch_plugin.errors import ConfigError, ScanValueError, TrainingError
 from ptychodus_torch_plugin.frame import ObjectFrame
 from ptychodus_torch_plugin.grouping import Groups, draw_groups, subsample
 from ptychodus_torch_plugin.scan import ScanData
@@ -59,7 +59,10 @@ class GroupPlan:
         self.training: list[Groups] = []
         self.validation: list[Groups | None] = []
         for scan in scans:
-            self._add(scan, model.gridsize)
+            try:
+                self._add(scan, model.gridsize)
+            except (ConfigError, ScanValueError) as error:
+                raise type(error)(f'{scan.name}: {error}') from error
         if config.realspace_mae_weight:
             for scan in scans:
                 check_known_object(scan)
@@ -67,13 +70,15 @@ class GroupPlan:
     def _add(self, scan: ScanData, gridsize: int) -> None:
         config = self.config
         seen = subsample(scan.n_patterns, config.n_subsample, config.seed)
-        held = np.intersect1d(held_out_indices(scan, config.held_out_fraction, config.seed), seen)
+        known = scan if config.n_subsample is None else scan.subset(seen)
+        held = seen[held_out_indices(known, config.held_out_fraction, config.seed)]
         pool = np.setdiff1d(seen, held)
         n_training = n_validation = None
         if config.n_groups is not None:
-            check_number(scan, config, len(seen))
-            n_training = max(1, round(config.n_groups * len(pool) / len(seen)))
-            n_validation = min(len(held), max(1, config.n_groups - n_training))
+            check_number(config, len(seen))
+            share = max(1, round(config.n_groups * len(held) / len(seen)))
+            n_validation = min(share, len(held), config.n_groups - 1)
+            n_training = config.n_groups - n_validation
         draw = partial(
             draw_groups,
             scan.positions_px,
@@ -87,6 +92,8 @@ class GroupPlan:
             oversample=config.enable_oversampling,
             pool=pool,
         )
+        if n_validation == 0:
+            held = held[:0]
         validation = draw(n_groups=n_validation, pool=seen, seeds=held) if len(held) else None
         for groups in (training, validation):
             if groups is not None:
@@ -167,12 +174,12 @@ def check_known_object(scan: ScanData) -> tuple[ComplexArray, ObjectFrame]:
     return scan.object_guess, scan.frame
 
 
-def check_number(scan: ScanData, config: TrainingConfig, n_patterns: int) -> None:
+def check_number(config: TrainingConfig, n_patterns: int) -> None:
     """Raise `ScanValueError` if more groups are wanted than there are patterns to start from."""
     assert config.n_groups is not None
     if config.n_groups > n_patterns and not config.enable_oversampling:
         raise ScanValueError(
-            f'{scan.name}: n_groups = {config.n_groups}, but there are {n_patterns} patterns to '
+            f'n_groups = {config.n_groups}, but there are {n_patterns} patterns to '
             f'start a group from; expected at most {n_patterns}, or enable_oversampling = True, '
             'which starts several groups from a pattern.'
         )
@@ -182,7 +189,7 @@ def check_reach(scan: ScanData, groups: Groups) -> None:
     """Raise `ScanValueError` if patterns of a group lie too far apart to have to do with it."""
     if groups.reach_px > MAX_REACH * scan.n_px:
         raise ScanValueError(
-            f'{scan.name}: patterns of a group lie up to {groups.reach_px:.0f} px from its centre, '
+            f'patterns of a group lie up to {groups.reach_px:.0f} px from its centre, '
             f'but a pattern sees only {scan.n_px} px; expected neighbours within '
             f'{MAX_REACH * scan.n_px:.0f} px. Remove stray positions, or use gridsize = 1.'
         )

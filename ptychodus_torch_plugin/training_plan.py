@@ -119,7 +119,7 @@ class TrainingPlan:
             np.setdiff1d(np.arange(scan.n_patterns), held)
             for scan, held in zip(scans, self.held_out, strict=True)
         ]
-        if config.objective == 'thinned':
+        if config.objective != 'poisson':
             for scan in scans:
                 check_integer_counts(scan)
         self.views = list(self._views(len(scans)))

@@ -16,6 +16,7 @@ from ptychodus_torch_plugin.cli.demo import demo
 from ptychodus_torch_plugin.cli.evaluate import evaluate
 from ptychodus_torch_plugin.cli.infer import infer
 from ptychodus_torch_plugin.cli.inspect import inspect
+from ptychodus_torch_plugin.cli.options import one_spelling
 from ptychodus_torch_plugin.cli.report import printable
 from ptychodus_torch_plugin.cli.simulate import simulate
 from ptychodus_torch_plugin.cli.stopping import Killed, StoppedError
@@ -27,7 +28,11 @@ DEBUG = '--debug'
 BUG, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 COMMON: dict[str, Any] = {
-    'context_settings': {'help_option_names': ['-h', '--help'], 'max_content_width': 100}
+    'context_settings': {
+        'help_option_names': ['-h', '--help'],
+        'max_content_width': 100,
+        'token_normalize_func': one_spelling,
+    }
 }
 app = typer.Typer(
     name=NAME,
@@ -51,6 +56,7 @@ def _root(
     """Physics-informed neural ptychographic reconstruction.
 
     Start with 'demo': it simulates scans, trains a network and reconstructs an object.
+    Options may be written with '-' or '_' between words.
     """
     if version:
         from importlib.metadata import version as version_of

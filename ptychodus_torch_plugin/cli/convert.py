@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from ptychodus_torch_plugin.cli.groups import with_groups
-from ptychodus_torch_plugin.cli.options import Json, ReadingOptions
+from ptychodus_torch_plugin.cli.options import Json
 from ptychodus_torch_plugin.cli.outputs import check_scan_suffix, output_folder, write_scan_file
 from ptychodus_torch_plugin.cli.progress import progress_display
+from ptychodus_torch_plugin.cli.reading_options import ReadingOptions
 from ptychodus_torch_plugin.cli.report import say_facts, say_files, say_json
 from ptychodus_torch_plugin.cli.settings import read_one
 

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ptychodus_torch_plugin.cli.execution_options import ExecutionOptions
 from ptychodus_torch_plugin.cli.groups import with_groups
-from ptychodus_torch_plugin.cli.options import (
-    Backend,
-    ExecutionOptions,
-    Json,
-    ModelOptions,
-    ReadingOptions,
-    TrainingOptions,
-    given,
-    output_dir,
-)
+from ptychodus_torch_plugin.cli.model_options import ModelOptions
+from ptychodus_torch_plugin.cli.options import Backend, Json, Quiet, given, output_dir
 from ptychodus_torch_plugin.cli.outputs import output_folder, write_training
 from ptychodus_torch_plugin.cli.progress import Display, progress_display
+from ptychodus_torch_plugin.cli.reading_options import ReadingOptions
 from ptychodus_torch_plugin.cli.reconstruction import Outcome, reconstruct_into
 from ptychodus_torch_plugin.cli.report import say_files, say_json, say_stages
-from ptychodus_torch_plugin.cli.settings import load_backend, read_one, run_config
-from ptychodus_torch_plugin.cli.train import train_with_display, training_summary
+from ptychodus_torch_plugin.cli.settings import (
+    load_backend,
+    read_one,
+    run_config,
+    with_implied_architecture,
+)
+from ptychodus_torch_plugin.cli.training import train_with_display, training_summary
+from ptychodus_torch_plugin.cli.training_options import TrainingOptions
 from ptychodus_torch_plugin.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def demo(
         ),
     ] = Path('demo-output'),
     backend: Backend = None,
+    quiet: Quiet = False,
     json_output: Json = False,
     model: ModelOptions,
     training: TrainingOptions,
@@ -96,7 +97,8 @@ def demo(
     chosen = {'backend': backend, **given(model), **given(training), **given(execution)}
     if data is None:
         _refuse_reading(reading)
-    with progress_display() as display, output_folder(out) as folder:
+    with progress_display(quiet=quiet) as display, output_folder(out) as folder:
+        chosen = with_implied_architecture(chosen, display)
         run_config(chosen)  # a bad setting must not wait for data and framework
         known = None if data is None else read_one(data, reading, display)
         load_backend(backend, display)
@@ -146,7 +148,8 @@ def _run(chosen: dict[str, Any], scans: _Scans) -> 'RunConfig':
     chosen = dict(chosen)
     if scans.simulated:
         chosen.setdefault('training.epochs', SIMULATED_EPOCHS)
-    elif len(scans.test.probe) == 1:
+    elif len(scans.test.probe) == 1 and chosen.get('model.architecture') != 'cnn':
+        # Modes that the file lacks are mere guesses until sweeps refine them.
         chosen.setdefault('model.sweeps.probe_modes', MEASURED_PROBE_MODES)
     run = run_config(chosen, n_px=scans.test.n_px)
     inference = {
@@ -164,7 +167,7 @@ def _demonstrate(folder: Path, scans: _Scans, run: 'RunConfig', display: Display
     start = time.perf_counter()
     model = train_with_display(scans.training, run, display)
     seconds = round(time.perf_counter() - start, 2)
-    summary = {**training_summary(model, run), 'scans': len(scans.training), 'seconds': seconds}
+    summary = {**training_summary(model), 'scans': len(scans.training), 'seconds': seconds}
     files = _write_model(folder, model)  # at once: what follows may be interrupted
     truth = object_of_scan(scans.test, scans.test.name) if scans.simulated else None
     outcome = reconstruct_into(

@@ -6,30 +6,27 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
+from ptychodus_torch_plugin.cli.cnn_options import NeighborCount, cnn_setting
+from ptychodus_torch_plugin.cli.deprecated import Device, replace_device
+from ptychodus_torch_plugin.cli.execution_options import ExecutionOptions
 from ptychodus_torch_plugin.cli.groups import with_groups
-from ptychodus_torch_plugin.cli.options import (
-    Backend,
-    ExecutionOptions,
-    Json,
-    Modes,
-    ReadingOptions,
-    RefineProbe,
-    given,
-    output_dir,
-    setting,
-)
+from ptychodus_torch_plugin.cli.model_options import Modes, RefineProbe
+from ptychodus_torch_plugin.cli.options import Backend, Json, Quiet, given, output_dir, setting
 from ptychodus_torch_plugin.cli.outputs import output_folder
 from ptychodus_torch_plugin.cli.progress import Display, progress_display
-from ptychodus_torch_plugin.cli.reconstruction import reconstruct_into, was_trained_on
-from ptychodus_torch_plugin.cli.report import say_files, say_json, say_stages
+from ptychodus_torch_plugin.cli.reading_options import ReadingOptions
+from ptychodus_torch_plugin.cli.reconstruction import as_in_training, reconstruct_into
+from ptychodus_torch_plugin.cli.report import say_files, say_json, say_reconstruction
 from ptychodus_torch_plugin.cli.settings import load_backend, read_one, run_config
 from ptychodus_torch_plugin.errors import ConfigError
 
 if TYPE_CHECKING:
     from ptychodus_torch_plugin.api import Model
     from ptychodus_torch_plugin.cli.comparison import PlacedObject
-    from ptychodus_torch_plugin.config import RunConfig
+    from ptychodus_torch_plugin.config import ModelConfig, RunConfig
     from ptychodus_torch_plugin.scan import ScanData
+
+PatchWeighting = Literal['probe', 'uniform']
 
 
 @dataclass(frozen=True)
@@ -55,6 +52,13 @@ class SweepOptions:
     refine_probe: RefineProbe = None
 
 
+CNN_SETTINGS = {
+    'neighbor_count': 'inference.neighbor_count',
+    'patch_weighting': 'inference.patch_weighting',
+    'inference_batch_size': 'execution.inference_batch_size',
+}
+
+
 @dataclass(frozen=True)
 class InferenceOptions:
     """How a scan is reconstructed; see `config.InferenceConfig`."""
@@ -63,6 +67,7 @@ class InferenceOptions:
         'refine': 'inference.refine',
         'held_out': 'inference.held_out_fraction',
         'seed': 'inference.seed',
+        **CNN_SETTINGS,
     }
 
     refine: Annotated[
@@ -90,6 +95,23 @@ class InferenceOptions:
             what='Seed of the order of patterns and of the choice of held-out ones.',
         ),
     ] = None
+    neighbor_count: NeighborCount = None
+    patch_weighting: Annotated[
+        PatchWeighting | None,
+        cnn_setting(
+            '--patch-weighting',
+            default='probe',
+            what="weight of a patch where patches overlap: the probe's intensity, or 1.",
+        ),
+    ] = None
+    inference_batch_size: Annotated[
+        int | None,
+        cnn_setting(
+            '--inference-batch-size',
+            default="the backend's own",
+            what='groups that the network sees at once.',
+        ),
+    ] = None
 
 
 @with_groups
@@ -97,15 +119,12 @@ def infer(
     *,
     test_data: Annotated[
         Path,
-        typer.Option(
-            '--test_data', '--test-data', metavar='FILE', help='Scan file to reconstruct.'
-        ),
+        typer.Option('--test_data', metavar='FILE', help='Scan file to reconstruct.'),
     ],
     model_path: Annotated[
         Path | None,
         typer.Option(
             '--model_path',
-            '--model-path',
             metavar='PATH',
             help='Model bundle (wts.h5.zip), or the folder that holds it.',
         ),
@@ -121,10 +140,16 @@ def infer(
         ),
     ] = None,
     backend: Backend = None,
+    gridsize: Annotated[
+        int | None,
+        typer.Option(help='Refuse a model for groups of another size. [default: any]'),
+    ] = None,
+    quiet: Quiet = False,
     json_output: Json = False,
     sweeps: SweepOptions,
     inference: InferenceOptions,
     execution: ExecutionOptions,
+    device: Device = None,
     reading: ReadingOptions,
 ) -> None:
     """Reconstruct the object of a scan.
@@ -133,23 +158,24 @@ def infer(
     patterns and on patterns that a second reconstruction never saw.
     """
     _check_choice(model_path, sweeps)
-    with progress_display() as display, output_folder(out) as folder:
+    chosen = {**given(inference), **given(execution), **given(sweeps)}
+    chosen = replace_device(chosen, device)
+    with progress_display(quiet=quiet) as display, output_folder(out) as folder:
         model = None if model_path is None else _load(model_path, backend, display)
+        _check_fit(None if model is None else model.config, gridsize, chosen)
         scan = read_one(test_data, reading, display)
-        chosen = {**given(inference), **given(execution), **given(sweeps)}
         if model is None:
             load_backend(backend, display)
             run = run_config(chosen, n_px=scan.n_px)
             model = _sweeps_alone(scan, run, backend)
         else:
-            run = run_config(_as_in_training(model, scan) | chosen)
+            run = run_config(as_in_training(model, scan) | chosen)
         known = None if truth is None else _truth(truth, scan, display)
         outcome = reconstruct_into(folder, model, scan, run, display, truth=known)
     if json_output:
         say_json({**outcome.metrics, 'files': outcome.files})
         return
-    title = f'{scan.name}: {scan.n_patterns} patterns of {scan.n_px} x {scan.n_px} px'
-    say_stages(title, outcome.metrics['stages'])
+    say_reconstruction(outcome.metrics)
     say_files(outcome.files)
 
 
@@ -167,6 +193,24 @@ def _check_choice(model_path: Path | None, sweeps: SweepOptions) -> None:
         )
 
 
+def _check_fit(config: 'ModelConfig | None', gridsize: int | None, chosen: dict[str, Any]) -> None:
+    """Refuse a model for other groups, and what means nothing to the model."""
+    architecture = 'none' if config is None else config.architecture
+    made_for = 1 if config is None else config.gridsize
+    if gridsize not in (None, made_for):
+        raise ConfigError(
+            f'the model is for gridsize = {made_for} (architecture {architecture!r}), but '
+            f'--gridsize {gridsize} was asked for; expected --gridsize {made_for}, or none: the '
+            f'model knows its own. Or train a model for gridsize = {gridsize}.'
+        )
+    strange = [path.split('.')[1] for path in CNN_SETTINGS.values() if path in chosen]
+    if strange and architecture != 'cnn':
+        raise ConfigError(
+            f"{', '.join(strange)}: for architecture 'cnn' alone, but the model is "
+            f'{architecture!r}; expected none of them.'
+        )
+
+
 def _load(path: Path, backend: str | None, display: Display) -> 'Model':
     with display.busy(f'Loading {path.name}'):
         from ptychodus_torch_plugin.api import load_bundle
@@ -178,16 +222,6 @@ def _sweeps_alone(scan: 'ScanData', run: 'RunConfig', backend: str | None) -> 'M
     from ptychodus_torch_plugin.api import train
 
     return train([scan], run.model, backend=backend)
-
-
-def _as_in_training(model: 'Model', scan: 'ScanData') -> dict[str, Any]:
-    """Hold out what the training on this scan held out, for only those patterns are unseen."""
-    if model.training is None or not was_trained_on(model, scan):
-        return {}
-    return {
-        'inference.held_out_fraction': model.training.held_out_fraction,
-        'inference.seed': model.training.seed,
-    }
 
 
 def _truth(path: Path, scan: 'ScanData', display: Display) -> 'PlacedObject':

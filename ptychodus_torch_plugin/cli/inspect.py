@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from ptychodus_torch_plugin.cli.groups import with_groups
-from ptychodus_torch_plugin.cli.options import Json, ReadingOptions, given
+from ptychodus_torch_plugin.cli.options import Json, given
 from ptychodus_torch_plugin.cli.progress import progress_display
+from ptychodus_torch_plugin.cli.reading_options import ReadingOptions
 from ptychodus_torch_plugin.cli.report import say_facts, say_json
 from ptychodus_torch_plugin.errors import PluginError
 

@@ -40,8 +40,11 @@ class Display(Protocol):
 
 
 @contextmanager
-def progress_display() -> Iterator[Display]:
-    """Give the display that fits stderr."""
+def progress_display(*, quiet: bool = False) -> Iterator[Display]:
+    """Give the display that fits stderr, or one that shows nothing."""
+    if quiet:
+        yield _Nothing()
+        return
     if not sys.stderr.isatty():
         yield _Lines()
         return
@@ -58,6 +61,22 @@ def progress_display() -> Iterator[Display]:
     )
     with bars:
         yield _Bars(bars)
+
+
+class _Nothing:
+    """Nothing: warnings and errors go their own way."""
+
+    def __call__(self, event: Progress) -> None:
+        pass
+
+    def count(self, what: str, done: int, total: int) -> None:
+        pass
+
+    def busy(self, what: str) -> AbstractContextManager[None]:  # noqa: ARG002 - see `Display`
+        return nullcontext()
+
+    def say(self, text: str) -> None:
+        pass
 
 
 class _Bars:

@@ -1,5 +1,6 @@
-"""What `infer` and `demo` share: reconstruct, measure each stage, write the results."""
+"""What `infer`, `train` and `demo` share: reconstruct, measure each stage, write the results."""
 
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from ptychodus_torch_plugin.scan import ScanData
 
 METRICS_FILE = 'metrics.json'
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,10 @@ def reconstruct_into(
 
     seen = held_out_seen_in_training(model, scan, run)
     if seen:
-        display.say(
-            f'Warning: the model was trained on {seen} of the held-out patterns, so that R on them '
-            'flatters it. Leave --held-out and --seed out to hold out those that training did.'
+        logger.warning(
+            'the model was trained on %d of the held-out patterns, so that R on them flatters it. '
+            'Leave --held-out and --seed out to hold out those that training did.',
+            seen,
         )
     start = time.perf_counter()
     result = _reconstruct(model, scan, run, display)
@@ -114,6 +118,16 @@ def was_trained_on(model: 'Model', scan: 'ScanData') -> bool:
     """Return whether a scan is one of those that the model was trained on."""
     prints = [known.get('sha256') for known in model.provenance.get('scans', ())]
     return scan.fingerprint() in prints
+
+
+def as_in_training(model: 'Model', scan: 'ScanData') -> dict[str, Any]:
+    """Hold out what the training on this scan held out, for only those patterns are unseen."""
+    if model.training is None or not was_trained_on(model, scan):
+        return {}
+    return {
+        'inference.held_out_fraction': model.training.held_out_fraction,
+        'inference.seed': model.training.seed,
+    }
 
 
 def _reconstruct(

@@ -98,6 +98,13 @@ def say_stages(title: str, stages: Mapping[str, Mapping[str, Any]]) -> None:
     typer.echo(f"The object in the files is the one after '{last}'.")
 
 
+def say_reconstruction(metrics: Mapping[str, Any]) -> None:
+    """Print the figures of a metrics.json."""
+    n_px = metrics['N']
+    title = f'{metrics["scan"]}: {metrics["patterns"]} patterns of {n_px} x {n_px} px'
+    say_stages(title, metrics['stages'])
+
+
 def text_of_number(value: float | None, digits: int) -> str:
     """Return a number with so many decimals, or a dash for one that there is not."""
     return '-' if value is None or math.isnan(value) else f'{value:.{digits}f}'

@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptychodus_torch_plugin.cli.options import ReadingOptions, given
+from ptychodus_torch_plugin.cli.options import given
+from ptychodus_torch_plugin.cli.reading_options import ReadingOptions
 from ptychodus_torch_plugin.errors import ConfigError
+
+ARCHITECTURE, GRIDSIZE = 'model.architecture', 'model.gridsize'
 
 if TYPE_CHECKING:
     from ptychodus_torch_plugin.cli.progress import Display
@@ -59,7 +62,8 @@ def run_config(
     Raises
     ------
     ConfigError
-        That lists every fault.
+        That lists every fault; or names the first setting of the training that contradicts the
+        model.
     """
     from ptychodus_torch_plugin.config import RunConfig
 
@@ -73,7 +77,23 @@ def run_config(
             inner[name] = value
     if n_px is not None:
         values.setdefault('model', {}).setdefault('N', n_px)
-    return RunConfig.parse(values, source='the settings of the run')
+    run = RunConfig.parse(values, source='the settings of the run')
+    run.training.for_model(run.model)
+    return run
+
+
+def with_implied_architecture(
+    chosen: Mapping[str, Any], display: Display, *, base: RunConfig | None = None
+) -> dict[str, Any]:
+    """Return the settings with 'cnn' for a gridsize without an architecture, and say so."""
+    named = base is not None and 'architecture' in base.model.model_fields_set
+    if GRIDSIZE not in chosen or ARCHITECTURE in chosen or named:
+        return dict(chosen)
+    display.say(
+        f"--gridsize {chosen[GRIDSIZE]} means PtychoPINN's network: architecture cnn. "
+        'Say so with --architecture cnn.'
+    )
+    return {**chosen, ARCHITECTURE: 'cnn'}
 
 
 def load_backend(name: str | None, display: Display) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 import typer
 
 from ptychodus_torch_plugin.cli.groups import with_groups
-from ptychodus_torch_plugin.cli.options import Json, given, setting
+from ptychodus_torch_plugin.cli.options import Json, given, setting, switch
 from ptychodus_torch_plugin.cli.outputs import check_scan_suffix, output_folder, write_scan_file
 from ptychodus_torch_plugin.cli.progress import Display, progress_display
 from ptychodus_torch_plugin.cli.report import say_facts, say_json
@@ -130,9 +130,9 @@ class SimulationOptions:
     ] = None
     poisson: Annotated[
         bool | None,
-        setting(
-            '--poisson/--no-poisson',
-            default='poisson',
+        switch(
+            'poisson',
+            default=True,
             what='Whether counts are drawn, or the patterns are the expected counts.',
         ),
     ] = None

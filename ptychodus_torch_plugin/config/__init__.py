@@ -1,7 +1,8 @@
 """All settings: frozen, validated, unknown fields refused, JSON or YAML in and out.
 
 `RunConfig` is the whole run in one file.  Settings that describe the model and what it learnt from
-travel in the bundle; settings of the machine and the optimiser (`ExecutionConfig`) never do.
+travel in the bundle; settings of the machine and the optimiser (`ExecutionConfig`) are none of the
+model's: a bundle only notes, as provenance, those that decided the course of training.
 """
 
 from ptychodus_torch_plugin.config.execution import ExecutionConfig

@@ -98,15 +98,15 @@ class ModelConfig(Settings):
 
     @model_validator(mode='after')
     def _check_family(self) -> Self:
-        if self.architecture == 'cnn':
-            return self
-        for name in CNN_FIELDS:
+        cnn = self.architecture == 'cnn'
+        for name in UNROLLED_FIELDS if cnn else CNN_FIELDS:
             value, default = getattr(self, name), type(self).model_fields[name].default
             if value != default:
+                family = 'unrolled' if cnn else 'cnn'
                 raise ValueError(
-                    f"{name} = {value!r} is a setting of architecture 'cnn', but the architecture "
-                    f'is {self.architecture!r}; expected {name} = {default!r}, or architecture '
-                    "'cnn'"
+                    f'{name} = {value!r} is a setting of architecture {family!r}, but the '
+                    f'architecture is {self.architecture!r}; expected {name} = {default!r}, or '
+                    f'architecture {family!r}'
                 )
         return self
 
@@ -129,3 +129,5 @@ CNN_FIELDS = (
     'gaussian_smoothing_sigma',
 )
 """Settings of `ModelConfig` that mean something for 'cnn' alone."""
+UNROLLED_FIELDS = ('sweeps_before', 'channels')
+"""Those that mean nothing for 'cnn'."""

@@ -80,15 +80,17 @@ class TrainingConfig(Settings):
         ConfigError
             If they contradict the model, or the weights of the losses each other.
         """
-        if model.architecture == 'cnn':
-            return self._for_cnn(model)
-        for name in CNN_TRAINING_FIELDS:
+        cnn = model.architecture == 'cnn'
+        for name in UNROLLED_TRAINING_FIELDS if cnn else CNN_TRAINING_FIELDS:
             value, default = getattr(self, name), type(self).model_fields[name].default
             if value != default:
+                family = 'unrolled' if cnn else 'cnn'
                 raise ConfigError(
-                    f"{name} = {value!r} is a setting of architecture 'cnn', but the model is "
-                    f"{model.architecture!r}. Leave it out, or choose architecture 'cnn'."
+                    f'{name} = {value!r} is a setting of architecture {family!r}, but the model is '
+                    f'{model.architecture!r}. Leave it out, or choose architecture {family!r}.'
                 )
+        if cnn:
+            return self._for_cnn(model)
         return self.model_copy(update={'objective': self.objective or 'thinned'})
 
     def _for_cnn(self, model: ModelConfig) -> TrainingConfig:
@@ -125,6 +127,8 @@ CNN_TRAINING_FIELDS = (
     'intensity_scale_trainable',
 )
 """Settings of `TrainingConfig` that mean something for 'cnn' alone."""
+UNROLLED_TRAINING_FIELDS = ('patterns_per_step', 'window_px', 'thinnings', 'thinning_fraction')
+"""Those that mean something for 'unrolled' alone."""
 
 
 def _check_weights(weights: dict[str, float], model_type: str) -> None:

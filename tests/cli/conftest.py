@@ -4,7 +4,9 @@ import contextlib
 import io
 import json
 from dataclasses import dataclass
+from typing import Literal, get_args, get_origin
 
+import numpy as np
 import pytest
 
 from ptychodus_torch_plugin import SimulationConfig, simulate_scan, write_scan
@@ -120,11 +122,43 @@ def trained(tmp_path_factory, call, scan_file, run_file):
     return folder
 
 
+@pytest.fixture(scope='session')
+def exported_file(tmp_path_factory):
+    """What Ptychodus exports for PtychoPINN: intensities, bad pixels, two probe modes."""
+    settings = {'N': 64, 'n_positions': 81, 'step_px': 6.0, 'photons': 2e4, 'probe_modes': 2}
+    scan = simulate_scan(SimulationConfig(**settings, seed=5))
+    bad = np.zeros((64, 64), dtype=bool)
+    bad[[5, 40], [9, 33]] = True
+    path = tmp_path_factory.mktemp('exported') / 'scan.npz'
+    np.savez(
+        path,
+        diff3d=np.where(bad, 65535, scan.patterns).astype(np.uint16),
+        bad_pixels=bad,
+        xcoords=scan.positions_px[:, 1],
+        ycoords=scan.positions_px[:, 0],
+        probeGuess=scan.probe,
+        objectGuess=scan.object_guess[np.newaxis],
+    )
+    return path
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """An empty working folder, to see what a failed command leaves behind."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope='session')
+def choices():
+    """Return the literals in a type."""
+
+    def literals(hint):
+        if get_origin(hint) is Literal:
+            return set(get_args(hint))
+        return set().union(*(literals(inner) for inner in get_args(hint)))
+
+    return literals
 
 
 @pytest.fixture(scope='session')

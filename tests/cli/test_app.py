@@ -69,7 +69,7 @@ def test_debug_shows_the_traceback_wherever_it_stands(here, command_line, place)
         (['convrt'], "'convrt'"),
         (['convert'], "Missing argument 'IN'"),
         (['train', '--epochs', 'many'], '--epochs'),
-        (['train', '--architecture', 'mlp'], "'unrolled', 'none'"),
+        (['train', '--architecture', 'mlp'], "'unrolled', 'cnn', 'none'"),
         (['train', 'a.h5', '--nonsense'], '--nonsense'),
         (['train'], 'no scan was given; expected at least one SCAN'),
         (['infer'], '--test_data'),

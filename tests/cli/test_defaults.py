@@ -2,22 +2,23 @@
 
 import dataclasses
 import types
-from typing import Literal, Union, get_args, get_origin, get_type_hints
+from typing import Union, get_args, get_origin, get_type_hints
 
 import pytest
 
+from ptychodus_torch_plugin.cli.cnn_options import CnnOptions
 from ptychodus_torch_plugin.cli.demo import DemoReadingOptions
+from ptychodus_torch_plugin.cli.execution_options import AllExecutionOptions
 from ptychodus_torch_plugin.cli.infer import InferenceOptions, SweepOptions
-from ptychodus_torch_plugin.cli.options import (
-    DEFAULT_MARK,
-    ExecutionOptions,
-    ModelOptions,
-    ReadingOptions,
-    given,
-)
+from ptychodus_torch_plugin.cli.model_options import ModelOptions
+from ptychodus_torch_plugin.cli.options import DEFAULT_MARK, given, one_spelling
+from ptychodus_torch_plugin.cli.reading_options import ReadingOptions
 from ptychodus_torch_plugin.cli.simulate import SimulationOptions
-from ptychodus_torch_plugin.cli.train import AllTrainingOptions
+from ptychodus_torch_plugin.cli.training_options import AllTrainingOptions
 from ptychodus_torch_plugin.config import RunConfig
+from ptychodus_torch_plugin.config.execution import SCHEDULER_ALIASES
+from ptychodus_torch_plugin.config.model import CNN_FIELDS
+from ptychodus_torch_plugin.config.training import CNN_TRAINING_FIELDS
 from ptychodus_torch_plugin.files.options import ReadOptions
 from ptychodus_torch_plugin.simulate import SimulationConfig
 
@@ -25,7 +26,8 @@ GROUPS = {
     ReadingOptions: ReadOptions,
     ModelOptions: RunConfig,
     AllTrainingOptions: RunConfig,
-    ExecutionOptions: RunConfig,
+    CnnOptions: RunConfig,
+    AllExecutionOptions: RunConfig,
     InferenceOptions: RunConfig,
     SweepOptions: RunConfig,
     SimulationOptions: SimulationConfig,
@@ -36,6 +38,7 @@ CASES = [
     for name, path in group.SETTINGS.items()
     if not (group is SweepOptions and name == 'architecture')  # one choice of many, on purpose
 ]
+FREE_TEXT = {'scheduler'}
 
 
 def option(group, name):
@@ -58,13 +61,6 @@ def field_of(settings, path):
     return settings.model_fields[name].annotation, settings.model_fields[name].default
 
 
-def choices(hint):
-    """Return the literals in a type."""
-    if get_origin(hint) is Literal:
-        return set(get_args(hint))
-    return set().union(*(choices(inner) for inner in get_args(hint)))
-
-
 @pytest.mark.parametrize(('group', 'settings', 'name', 'path'), CASES)
 def test_the_stated_default_is_the_one_of_the_settings(group, settings, name, path):
     _, description = option(group, name)
@@ -74,20 +70,37 @@ def test_the_stated_default_is_the_one_of_the_settings(group, settings, name, pa
     if default is None:
         assert not stated[0].isdigit(), 'the settings have no number there'
     elif isinstance(default, bool):
-        flag = path.split('.')[-1].replace('_', '-')
-        assert stated == (flag if default else f'no-{flag}')
+        flag = one_spelling(path.split('.')[-1])
+        assert one_spelling(stated) == (flag if default else f'no-{flag}')
     elif isinstance(default, tuple):
         assert stated == ' '.join(map(str, default))
     elif isinstance(default, float):
         assert float(stated.split(',')[0]) == default
     else:
-        assert stated.split(',')[0] == str(default)
+        assert stated.split(',')[0] == one_spelling(str(default))
 
 
 @pytest.mark.parametrize(('group', 'settings', 'name', 'path'), CASES)
-def test_the_choices_are_those_of_the_settings(group, settings, name, path):
-    hint, _ = option(group, name)
-    assert choices(hint) == choices(field_of(settings, path)[0])
+def test_the_choices_are_those_of_the_settings(choices, group, settings, name, path):
+    hint, description = option(group, name)
+    known = choices(field_of(settings, path)[0])
+    if name in FREE_TEXT:
+        assert all(choice in description.help for choice in known)
+    else:
+        assert choices(hint) == known
+
+
+def test_the_help_names_what_other_programs_call_a_scheduler():
+    told = option(AllTrainingOptions, 'scheduler')[1].help
+    for name in ('Default', 'Exponential', 'WarmupCosine', 'ReduceLROnPlateau'):
+        assert name in told
+        assert name.lower() in SCHEDULER_ALIASES
+
+
+def test_all_settings_of_the_reference_network_have_an_option():
+    options = {**ModelOptions.SETTINGS, **CnnOptions.SETTINGS}.values()
+    paths = {f'model.{name}' for name in CNN_FIELDS}
+    assert set(options) >= paths | {f'training.{name}' for name in CNN_TRAINING_FIELDS}
 
 
 @pytest.mark.parametrize('group', [*GROUPS, DemoReadingOptions])

@@ -164,6 +164,19 @@ def test_sweeps_alone(here, call, scan_file):
     assert not (here / 'demo-output/training.png').exists()
 
 
+def test_the_reference_network(here, call, write_simulated):
+    write_simulated(here / 'scan.h5', N=64, n_positions=16)
+    ran = call(
+        *('demo', '--data', 'scan.h5', '--gridsize', 2, '--epochs', 1, '--accelerator', 'cpu'),
+        *('--quiet', '--output_dir', 'out'),
+    )
+    metrics = json.loads((here / 'out/metrics.json').read_text())
+    assert ran.err == ''
+    assert list(metrics['stages']) == ['network']
+    assert (metrics['training']['architecture'], metrics['training']['gridsize']) == ('cnn', 2)
+    assert len(read_product('out/object.h5').probe) == 1
+
+
 def test_a_dose_that_is_none_is_refused(here, fail):
     assert 'photons = 0.0' in fail('demo', '--photons', 0).last
     assert list(here.iterdir()) == []

@@ -102,6 +102,9 @@ def test_on_the_training_scan_the_same_patterns_are_held_out(here, call, tmp_pat
     other = call(*infer, '--seed', 9)
     assert other.json['held_out_seen_in_training'] > 0
     assert 'Warning: the model was trained on' in other.err
+    quiet = call(*infer, '--seed', 9, '--quiet')
+    assert quiet.err.startswith('Warning: the model was trained on')
+    assert quiet.err.count('\n') == 1
 
 
 @pytest.mark.parametrize(
@@ -115,6 +118,10 @@ def test_on_the_training_scan_the_same_patterns_are_held_out(here, call, tmp_pat
         (['--truth', 'far.h5'], 'do not overlap'),
         (['--truth', 'coarse.h5'], 'expected the same. Was the detector of one of them cropped?'),
         (['--backend', 'jax'], "backend = 'jax'"),
+        (['--gridsize', 2], "the model is for gridsize = 1 (architecture 'unrolled'), but"),
+        (['--neighbor_count', 4], "neighbor_count: for architecture 'cnn' alone"),
+        (['--patch-weighting', 'uniform'], "patch_weighting: for architecture 'cnn' alone"),
+        (['--inference-batch-size', 4], "inference_batch_size: for architecture 'cnn' alone"),
     ],
 )
 def test_wrong_requests_fail_before_the_work(

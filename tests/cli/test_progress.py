@@ -66,6 +66,17 @@ def test_lines_are_rare(monkeypatch, clock):
     assert percents == [1, 11, 21, 31, 41, 51, 61, 71, 81, 91, 100]
 
 
+@pytest.mark.parametrize('stderr', [io.StringIO(), Terminal()], ids=['file', 'terminal'])
+def test_quiet_shows_nothing(monkeypatch, stderr):
+    monkeypatch.setattr(sys, 'stderr', stderr)
+    with progress_display(quiet=True) as display:
+        with display.busy('Reading'):
+            display(STEP)
+        display.count('Simulating', 1, 2)
+        display.say('a remark')
+    assert stderr.getvalue() == ''
+
+
 @pytest.mark.parametrize('columns', [80, 120])
 def test_a_bar_fits_its_terminal(monkeypatch, columns):
     stderr = Terminal()

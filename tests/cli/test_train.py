@@ -14,6 +14,9 @@ def test_it_writes_model_settings_history_and_picture(trained, files_below):
         'checkpoints/best.ckpt',
         'checkpoints/last.ckpt',
         'history.json',
+        'logs',
+        'logs/version_0',
+        'logs/version_0/metrics.csv',
         'run.json',
         'training.png',
         'wts.h5.zip',
@@ -36,9 +39,9 @@ def test_the_run_file_has_the_settings_in_force(trained, scan_file):
 def test_options_override_the_run_file(here, call, scan_file, other_file, run_file):
     found = call(
         *('train', '--train_data_file', scan_file, '--train-data-file', other_file, '--json'),
-        *('--config', run_file, '--nepochs', 1, '--learning-rate', '1e-3', '--seed', 5),
+        *('--config', run_file, '--nepochs', 1, '--learning-rate', '2e-3', '--seed', 5),
         *('--objective', 'poisson', '--held-out', 0.25, '--probe-modes', 2, '--no-refine-probe'),
-        *('--sweeps-before', 2, '--refine', 1, '--deterministic', '--precision', '32-true'),
+        *('--sweeps-before', 2, '--refine', 1, '--no-deterministic', '--precision', '32-true'),
         *('--accelerator', 'cpu', '--threads', 1, '--backend', 'pytorch', '--output-dir', 'out'),
     ).json
     run = RunConfig.load(here / 'out' / 'run.json')
@@ -46,9 +49,10 @@ def test_options_override_the_run_file(here, call, scan_file, other_file, run_fi
     assert (run.model.sweeps_before, run.model.sweeps_after) == (2, 1)
     assert run.model.channels == (4, 8)
     assert (run.model.sweeps.probe_modes, run.model.sweeps.refine_probe) == (2, False)
-    assert (run.training.epochs, run.training.learning_rate, run.training.seed) == (1, 1e-3, 5)
+    assert (run.training.epochs, run.execution.learning_rate, run.training.seed) == (1, 2e-3, 5)
     assert (run.training.objective, run.training.held_out_fraction) == ('poisson', 0.25)
-    assert (run.execution.deterministic, run.execution.num_threads) == (True, 1)
+    assert (run.execution.deterministic, run.execution.num_threads) == (False, 1)
+    assert found['settings'] == run.to_json()
     assert len(found['scans']) == 2
     assert found['epochs'] == found['best_epoch'] == 1
     assert found['backend'] == 'pytorch'

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from ptychodus_torch_plugin.backends.protocol import TrainingResult
-from ptychodus_torch_plugin.backends.torch import training as training_module
+from ptychodus_torch_plugin.backends.torch import unrolled_training
 from ptychodus_torch_plugin.backends.torch.backend import TorchBackend
+from ptychodus_torch_plugin.calibration import Calibration
 from ptychodus_torch_plugin.config import (
     ExecutionConfig,
     ModelConfig,
@@ -34,26 +35,45 @@ MODEL = ModelConfig(
 TRAINING = TrainingConfig(
     objective='thinned',
     epochs=3,
-    learning_rate=5e-3,
-    scheduler='one-cycle',
     patterns_per_step=12,
     window_px=60,
     thinnings=1,
     thinning_fraction=0.5,
     held_out_fraction=0.2,
-    gradient_clip=1.0,
-    patience=100,
     seed=1,
 )
-EXECUTION = ExecutionConfig(accelerator='cpu', deterministic=True)
+EXECUTION = ExecutionConfig(
+    accelerator='cpu',
+    deterministic=True,
+    learning_rate=5e-3,
+    scheduler='one-cycle',
+    gradient_clip_val=1.0,
+    early_stop_patience=100,
+)
+
+
+def build(model=MODEL, *, seed=TRAINING.seed):
+    """Return a fresh model that nobody asks about an instrument."""
+    return TorchBackend().build(model, Calibration(np.ones((1, 32, 32), 'c8'), 1.0), seed=seed)
+
+
+def changed(training=TRAINING, execution=EXECUTION, **changes):
+    """Return both settings with `changes`, each of which belongs to one of them."""
+    of_execution = {n: v for n, v in changes.items() if n in ExecutionConfig.model_fields}
+    of_training = {n: v for n, v in changes.items() if n not in of_execution}
+    return (
+        TrainingConfig(**(training.model_dump() | of_training)),
+        ExecutionConfig(**(execution.model_dump() | of_execution)),
+    )
 
 
 def fit(scans, *, model=MODEL, training=TRAINING, execution=EXECUTION, options=None, **changes):
-    """Train a fresh model; `changes` are those of the training settings."""
-    training = TrainingConfig(**(training.model_dump() | changes))
-    backend = TorchBackend()
-    built = backend.build(model, seed=training.seed)
+    """Train a fresh model; `changes` are those of the training or of the execution settings."""
+    training, execution = changed(training, execution, **changes)
+    training = training.for_model(model)
     scans = scans if isinstance(scans, list) else [scans]
+    backend = TorchBackend()
+    built = backend.build(model, Calibration.of(scans, model), seed=training.seed)
     return backend.fit(built, scans, training, execution, **(options or {}))
 
 
@@ -98,7 +118,7 @@ class Scored:
 def spy(monkeypatch):
     """Write down every call of the likelihood."""
     calls = []
-    real = training_module._score
+    real = unrolled_training._score
 
     def score(view, object_, first, chosen, counts):
         loss = real(view, object_, first, chosen, counts)
@@ -107,7 +127,7 @@ def spy(monkeypatch):
         )
         return loss
 
-    monkeypatch.setattr(training_module, '_score', score)
+    monkeypatch.setattr(unrolled_training, '_score', score)
     return calls
 
 

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 
 import ptychodus_torch_plugin as plugin
-from ptychodus_torch_plugin.backends.torch.backend import TorchBackend
 from ptychodus_torch_plugin.errors import BundleError, ShapeError
 
-from .quick import EXECUTION, MODEL, TRAINING
+from .quick import EXECUTION, MODEL, TRAINING, build
 
 INFERENCE = plugin.InferenceConfig(held_out_fraction=0.2, seed=2)
 
@@ -94,7 +93,7 @@ def test_sweeps_alone_are_a_model_too(noisy, tmp_path):
 
 
 def test_importing_weights_lists_every_fault_and_changes_nothing(trained):
-    model = TorchBackend().build(MODEL, seed=5)
+    model = build(seed=5)
     before = model.export_weights()
     weights = trained.trained.export_weights()
     del weights['unet.head.bias']
@@ -119,14 +118,14 @@ def test_importing_weights_lists_every_fault_and_changes_nothing(trained):
 
 
 def test_sweeps_alone_take_no_weights(trained):
-    model = TorchBackend().build(MODEL.model_copy(update={'architecture': 'none'}))
+    model = build(MODEL.model_copy(update={'architecture': 'none'}))
     model.import_weights({})
     with pytest.raises(BundleError, match='14 tensors found, 0 expected'):
         model.import_weights(trained.trained.export_weights())
 
 
 def test_exported_and_imported_weights_are_copies():
-    model = TorchBackend().build(MODEL, seed=5)
+    model = build(seed=5)
     weights = model.export_weights()
     original = weights['unet.encoder.0.conv1.bias'].copy()
     weights['unet.encoder.0.conv1.bias'][:] = 7
@@ -137,7 +136,7 @@ def test_exported_and_imported_weights_are_copies():
 
 
 def test_weights_may_be_read_only():
-    model = TorchBackend().build(MODEL, seed=5)
+    model = build(seed=5)
     weights = model.export_weights()
     for array in weights.values():
         array.flags.writeable = False

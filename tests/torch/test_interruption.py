@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from ptychodus_torch_plugin.backends.torch import training as training_module
+from ptychodus_torch_plugin.backends.torch import unrolled_training
 from ptychodus_torch_plugin.backends.torch.backend import TorchBackend
-from ptychodus_torch_plugin.config import TrainingConfig
 from ptychodus_torch_plugin.errors import TrainingError
 
 from .quick import (
@@ -22,6 +21,8 @@ from .quick import (
     TRAINING,
     PowerCutError,
     assert_same_run,
+    build,
+    changed,
     cut_at,
     fit,
     steps_per_epoch,
@@ -51,6 +52,7 @@ def test_a_killed_process_can_be_resumed(noisy, whole, tmp_path):
     script = f"""
         import os, signal
         from ptychodus_torch_plugin.backends.torch.backend import TorchBackend
+        from ptychodus_torch_plugin.calibration import Calibration
         from ptychodus_torch_plugin.config import ExecutionConfig, ModelConfig, TrainingConfig
         from ptychodus_torch_plugin.simulate import SimulationConfig, simulate_scan
         from pathlib import Path
@@ -64,10 +66,10 @@ def test_a_killed_process_can_be_resumed(noisy, whole, tmp_path):
             offset_px=(1.3, -0.7), photons=3e3, seed=3,
         ))
         assert scan.fingerprint() == {noisy.fingerprint()!r}
-        backend = TorchBackend()
+        backend, model = TorchBackend(), ModelConfig.parse({MODEL.to_json()!r})
         training = TrainingConfig.parse({TRAINING.to_json()!r})
         backend.fit(
-            backend.build(ModelConfig.parse({MODEL.to_json()!r}), seed=training.seed), [scan],
+            backend.build(model, Calibration.of([scan], model), seed=training.seed), [scan],
             training, ExecutionConfig.parse({EXECUTION.to_json()!r}),
             checkpoint_dir=Path({str(tmp_path)!r}), on_event=on_event,
         )
@@ -127,8 +129,7 @@ def test_resuming_another_run_is_refused(noisy, whole, change):
 def test_resuming_without_a_checkpoint_is_refused(noisy, tmp_path):
     with pytest.raises(TrainingError, match=r'last\.ckpt does not exist'):
         fit(noisy, options={'checkpoint_dir': tmp_path / 'empty', 'resume': True})
-    execution = EXECUTION.model_copy(update={'checkpoints': False})
-    fit(noisy, epochs=1, execution=execution, options={'checkpoint_dir': tmp_path})
+    fit(noisy, epochs=1, enable_checkpointing=False, options={'checkpoint_dir': tmp_path})
     with pytest.raises(TrainingError, match=r'last\.ckpt does not exist'):
         fit(noisy, epochs=1, options={'checkpoint_dir': tmp_path, 'resume': True})
 
@@ -153,19 +154,18 @@ def test_checkpoints_lie_where_they_were_asked_for(noisy, whole, tmp_path, monke
 
 def weights_per_epoch(scan, **changes):
     """Train and copy the weights after the last step of every epoch."""
-    training = TrainingConfig(**(TRAINING.model_dump() | changes))
-    backend = TorchBackend()
-    model = backend.build(MODEL, seed=training.seed)
+    training, execution = changed(**changes)
+    model = build()
     copies = {}
 
     def on_event(event):
         if event.phase == 'train':
             copies[event.epoch] = model.export_weights()
 
-    return backend.fit(model, [scan], training, EXECUTION, on_event=on_event), copies
+    return TorchBackend().fit(model, [scan], training, execution, on_event=on_event), copies
 
 
-RECKLESS = {'learning_rate': 0.5, 'scheduler': 'constant', 'gradient_clip': None, 'epochs': 9}
+RECKLESS = {'learning_rate': 0.5, 'scheduler': 'constant', 'gradient_clip_val': None, 'epochs': 9}
 
 
 def test_the_weights_of_the_best_epoch_are_kept(noisy):
@@ -178,7 +178,7 @@ def test_the_weights_of_the_best_epoch_are_kept(noisy):
 
 
 def test_patience_ends_training(noisy):
-    result, copies = weights_per_epoch(noisy, patience=2, **RECKLESS)
+    result, copies = weights_per_epoch(noisy, early_stop_patience=2, **RECKLESS)
     assert result.stopped == 'patience'
     assert len(result.history) == result.best_epoch + 2 < 9
     for name, array in result.model.export_weights().items():
@@ -205,7 +205,7 @@ def test_a_stop_keeps_what_was_learnt(noisy, whole):
     assert [record.epoch for record in result.history] == [1, 2]
     assert result.history[0] == whole.result.history[0]
     assert result.best_epoch in (1, 2)
-    fresh = TorchBackend().build(MODEL, seed=TRAINING.seed).export_weights()
+    fresh = build().export_weights()
     weights = result.model.export_weights()
     assert any((weights[name] != fresh[name]).any() for name in fresh)
 
@@ -228,7 +228,7 @@ def test_a_stopped_run_can_be_resumed(noisy, whole, tmp_path):
 
 def test_a_stopped_epoch_does_not_outlive_its_repetition(noisy, tmp_path, monkeypatch):
     """It was the best one when it was stopped; repeated to its end it is worse than the first."""
-    real, validated = training_module._score, []
+    real, validated = unrolled_training._score, []
 
     def score(*args):
         loss = real(*args)
@@ -238,7 +238,7 @@ def test_a_stopped_epoch_does_not_outlive_its_repetition(noisy, tmp_path, monkey
         validated[:] = losses
         return fit(noisy, options={'checkpoint_dir': tmp_path / folder} | options)
 
-    monkeypatch.setattr(training_module, '_score', score)
+    monkeypatch.setattr(unrolled_training, '_score', score)
     never_stopped = train([1.0, 2.0, 3.0], 'one')
     _, options = stop_after(8)
     stopped = train([1.0, 0.5], 'other', **options)
@@ -258,26 +258,26 @@ def test_a_stop_before_the_first_step_leaves_the_model_as_it_was(noisy):
 
     result = fit(noisy, options={'should_stop': should_stop})
     assert (result.stopped, list(result.history), result.best_epoch) == ('request', [], None)
-    fresh = TorchBackend().build(MODEL, seed=TRAINING.seed).export_weights()
+    fresh = build().export_weights()
     for name, array in result.model.export_weights().items():
         np.testing.assert_array_equal(array, fresh[name])
 
 
 def test_a_loss_that_is_not_finite_ends_training(noisy, monkeypatch):
-    real, calls = training_module._score, []
+    real, calls = unrolled_training._score, []
 
     def score(*args):
         calls.append(torch.is_grad_enabled())
         loss = real(*args)
         return loss * math.nan if sum(calls) == 3 else loss
 
-    monkeypatch.setattr(training_module, '_score', score)
+    monkeypatch.setattr(unrolled_training, '_score', score)
     with pytest.raises(TrainingError, match=r'the loss became nan in epoch 1, step 3; expected a'):
         fit(noisy)
 
 
 def test_a_validation_loss_that_is_not_finite_ends_training(noisy, monkeypatch):
-    real, validations = training_module._score, []
+    real, validations = unrolled_training._score, []
 
     def score(*args):
         loss = real(*args)
@@ -286,6 +286,6 @@ def test_a_validation_loss_that_is_not_finite_ends_training(noisy, monkeypatch):
         validations.append(loss)
         return loss * math.inf if len(validations) == 2 else loss
 
-    monkeypatch.setattr(training_module, '_score', score)
+    monkeypatch.setattr(unrolled_training, '_score', score)
     with pytest.raises(TrainingError, match='the validation loss became inf in epoch 2; expected'):
         fit(noisy)

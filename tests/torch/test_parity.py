@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from ptychodus_torch_plugin import physics as oracle
 from ptychodus_torch_plugin.backends.torch import physics
@@ -155,6 +156,83 @@ def test_photons_per_pixel(scene):
         assert_close(photons, expected, TOLERANCES['intensity'], dtype=np.float32)
 
 
+# Groups of patterns
+
+
+def unlike(n, n_px, seed=0):
+    """Return counts, predictions, patches, truth, weight and valid pixels, all without symmetry."""
+    rng = np.random.default_rng([seed, n_px])
+    y, x = np.indices((n_px, n_px))
+    counts = rng.poisson(3 + 0.2 * y, size=(n, n_px, n_px))
+    predicted = counts * rng.uniform(0.5, 1.6, size=counts.shape) + 0.1
+    valid = rng.random((n_px, n_px)) > 0.002 * (y + 3 * x)
+    patches, truth = waves_of((2, n, n_px, n_px), seed).astype(complex)
+    weight = np.exp(-((y - 0.3 * n_px) ** 2 + 2 * (x - 0.6 * n_px) ** 2) / n_px**2)
+    return counts, predicted, patches, truth, weight, valid
+
+
+def single(*arrays):
+    """Return tensors in single precision."""
+    kinds = {'c': np.complex64, 'b': np.float32, 'f': np.float32, 'i': np.float32}
+    return [torch.from_numpy(array.astype(kinds[array.dtype.kind])) for array in arrays]
+
+
+@pytest.mark.parametrize('n_px', [24, 64])
+def test_the_amplitude_error(n_px):
+    counts, predicted, *_, valid = unlike(3, n_px)
+    predicted[1, 2] = 0
+    error = physics.amplitude_error(*single(predicted, counts, valid), 3.7)
+    expected = oracle.amplitude_error(predicted, counts, valid, 3.7)
+    assert_close(error, expected, TOLERANCES['loss'], dtype=np.float32)
+    for flipped in (valid.T, valid[::-1], valid[:, ::-1]):
+        other = oracle.amplitude_error(predicted, counts, flipped, 3.7)
+        with pytest.raises(AssertionError, match='off by'):
+            assert_close(error, other, TOLERANCES['loss'], dtype=np.float32)
+
+
+@pytest.mark.parametrize('n_px', [24, 64])
+def test_the_object_error(n_px):
+    _, _, patches, truth, weight, _ = unlike(3, n_px)
+    error = physics.object_error(*single(patches, truth, weight))
+    expected = oracle.object_error(patches, truth, weight)
+    assert_close(error, expected, TOLERANCES['loss'], dtype=np.float32)
+    for flipped in (weight.T, weight[::-1], weight[:, ::-1]):
+        other = oracle.object_error(patches, truth, flipped)
+        with pytest.raises(AssertionError, match='off by'):
+            assert_close(error, other, TOLERANCES['loss'], dtype=np.float32)
+
+
+@pytest.mark.parametrize('shape', [(3, 24, 24), (1, 31, 64), (2, 3, 5)])
+def test_the_total_variation(shape):
+    objects = waves_of(shape)
+    variation = physics.total_variation(torch.from_numpy(objects))
+    expected = oracle.total_variation(objects.astype(complex))
+    assert_close(variation, expected, TOLERANCES['loss'], dtype=np.float32)
+    # At the far edges a difference has no partner and is left out, so that a flip is seen.
+    flipped = oracle.total_variation(objects[..., ::-1].astype(complex))
+    with pytest.raises(AssertionError, match='off by'):
+        assert_close(variation, flipped, TOLERANCES['loss'], dtype=np.float32)
+
+
+@pytest.mark.parametrize('sigma_px', [0.4, 1.3])
+@pytest.mark.parametrize('n_px', [24, 64])
+def test_smoothed_exit_waves(n_px, sigma_px):
+    waves = waves_of((2, 3, 2, n_px, n_px))
+    kernel = oracle.smoothing_kernel(sigma_px)
+    smoothed = physics.smooth(torch.from_numpy(waves), *single(kernel))
+    expected = oracle.shape_exit_waves(waves.astype(complex), sigma_px, masked=False)
+    assert_close(smoothed, expected, TOLERANCES['transform'], dtype=np.complex64)
+
+
+def test_smoothing_follows_the_kernel():
+    """A kernel without symmetry, read as it stands: a correlation."""
+    kernel = np.arange(1.0, 10.0).reshape(3, 3) ** 2
+    waves = waves_of((2, 24, 24))
+    smoothed = physics.smooth(torch.from_numpy(waves), *single(kernel))
+    expected = ndimage.correlate(waves.astype(complex), kernel[None], mode='constant')
+    assert_close(smoothed, expected, TOLERANCES['transform'], dtype=np.complex64)
+
+
 # Gradient
 
 
@@ -199,3 +277,65 @@ def test_the_analytic_gradient_by_finite_differences(scene):
         slopes.append((loss(wide + step) - loss(wide - step)) / 2e-5)
         expected.append(np.vdot(direction.astype(complex), gradient).real)
     assert_close(np.array(slopes), expected, TOLERANCES['finite differences'], dtype=np.float64)
+
+
+COUNTS, PREDICTED, PATCHES, TRUTH, WEIGHT, VALID = unlike(3, 24)
+KERNEL = oracle.smoothing_kernel(0.7)
+
+
+@pytest.mark.parametrize(
+    ('loss', 'expected', 'variable'),
+    [
+        (
+            lambda i: physics.amplitude_error(i, *single(COUNTS, VALID), 3.7),
+            lambda i: oracle.amplitude_error(i, COUNTS, VALID, 3.7),
+            PREDICTED,
+        ),
+        (
+            lambda o: physics.object_error(o, *single(TRUTH, WEIGHT)),
+            lambda o: oracle.object_error(o, TRUTH, WEIGHT),
+            PATCHES,
+        ),
+        (
+            lambda o: physics.object_error(
+                physics.smooth(o, *single(KERNEL)), *single(TRUTH, WEIGHT)
+            ),
+            lambda o: oracle.object_error(
+                oracle.shape_exit_waves(o, 0.7, masked=False), TRUTH, WEIGHT
+            ),
+            PATCHES,
+        ),
+        (physics.total_variation, oracle.total_variation, PATCHES),
+    ],
+    ids=['amplitude error', 'object error', 'smoothed', 'total variation'],
+)
+def test_gradients_of_the_losses_of_groups(loss, expected, variable):
+    """The oracle's finite differences along directions without symmetry."""
+    (tensor,) = single(variable)
+    loss(tensor.requires_grad_()).backward()
+    gradient = tensor.grad.numpy().astype(variable.dtype)
+    slopes, wanted = [], []
+    for seed in range(4):
+        direction = waves_of(variable.shape, seed).astype(complex)
+        direction = direction if np.iscomplexobj(variable) else direction.real
+        step = 1e-7 * direction
+        wanted.append((expected(variable + step) - expected(variable - step)) / 2e-7)
+        slopes.append(np.vdot(direction, gradient).real)
+    assert_close(np.array(slopes), wanted, TOLERANCES['gradient'], dtype=np.float64)
+
+
+@pytest.mark.parametrize(
+    ('loss', 'variable'),
+    [
+        (lambda i: physics.amplitude_error(i, *single(COUNTS, VALID), 3.7), np.zeros((3, 24, 24))),
+        (lambda o: physics.object_error(o, *single(TRUTH, WEIGHT)), TRUTH),
+        (physics.total_variation, np.ones((3, 24, 24), dtype=complex)),
+    ],
+    ids=['no light', 'at the truth', 'flat'],
+)
+def test_gradients_stay_finite_where_roots_are_steep(loss, variable):
+    (tensor,) = single(variable)
+    value = loss(tensor.requires_grad_())
+    value.backward()
+    assert torch.isfinite(value)
+    assert np.isfinite(tensor.grad.numpy()).all()

@@ -11,7 +11,6 @@ import torch
 from ptychodus_torch_plugin import physics as oracle
 from ptychodus_torch_plugin import sweeps as plain
 from ptychodus_torch_plugin.backends.torch import reconstruction as reconstruction_module
-from ptychodus_torch_plugin.backends.torch.backend import TorchBackend
 from ptychodus_torch_plugin.config import (
     ExecutionConfig,
     InferenceConfig,
@@ -22,7 +21,7 @@ from ptychodus_torch_plugin.metrics import compare_objects, r_factor, scanned_re
 from ptychodus_torch_plugin.training_plan import held_out_indices
 
 from .parity import TOLERANCES, assert_close
-from .quick import MODEL
+from .quick import MODEL, build
 
 SWEEPS_ALONE = MODEL.model_copy(update={'architecture': 'none'})
 ONCE = InferenceConfig(held_out_fraction=0.0, seed=2)
@@ -31,7 +30,7 @@ CPU = ExecutionConfig(accelerator='cpu')
 
 def model_of(config=MODEL):
     """Return a model whose network, if it has one, changes what it sees."""
-    model = TorchBackend().build(config, seed=4)
+    model = build(config, seed=4)
     weights = model.export_weights()
     rng = np.random.default_rng(3)
     for name in weights:

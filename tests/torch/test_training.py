@@ -11,11 +11,11 @@ import torch
 from ptychodus_torch_plugin import physics as oracle
 from ptychodus_torch_plugin import sweeps as plain
 from ptychodus_torch_plugin.backends.torch.backend import TorchBackend
-from ptychodus_torch_plugin.config import ModelConfig, TrainingConfig
+from ptychodus_torch_plugin.config import ModelConfig
 from ptychodus_torch_plugin.errors import TrainingError
 from ptychodus_torch_plugin.training_plan import TrainingPlan, held_out_indices
 
-from .quick import EXECUTION, MODEL, TRAINING, fit, same_weights, spy
+from .quick import MODEL, TRAINING, build, changed, fit, same_weights, spy
 
 # Learning
 
@@ -107,16 +107,15 @@ def test_every_epoch_follows_the_plan(noisy, monkeypatch):
 
 def biases(noisy, n_steps, **changes):
     """Train and return the head's biases after each of the first steps."""
-    training = TrainingConfig(**(TRAINING.model_dump() | changes))
-    backend = TorchBackend()
-    model = backend.build(MODEL, seed=training.seed)
+    training, execution = changed(**changes)
+    model = build()
     seen = [model.export_weights()['unet.head.bias']]
 
     def on_event(event):
         if event.phase == 'train' and event.done <= n_steps:
             seen.append(model.export_weights()['unet.head.bias'])
 
-    result = backend.fit(model, [noisy], training, EXECUTION, on_event=on_event)
+    result = TorchBackend().fit(model, [noisy], training, execution, on_event=on_event)
     return np.diff(seen, axis=0), result
 
 
@@ -132,7 +131,7 @@ def test_gradients_are_clipped_on_request(noisy):
     """Moments are averages of gradients, and so no longer than the longest of them."""
     norms = []
     for clip in (None, 1e-4):
-        _, result = biases(noisy, 0, epochs=1, gradient_clip=clip)
+        _, result = biases(noisy, 0, epochs=1, gradient_clip_val=clip)
         moments = [m for name, m in result.optimizer.items() if name.startswith('exp_avg/')]
         norms.append(np.sqrt(sum(np.sum(m**2) for m in moments)))
     assert norms[0] > 1e-3
@@ -190,7 +189,7 @@ def test_another_seed_gives_another_model(noisy, whole):
 
 def test_fresh_weights_depend_on_the_seed_alone():
     torch.manual_seed(5)
-    one, other, third = (TorchBackend().build(MODEL, seed=seed) for seed in (1, 1, 2))
+    one, other, third = (build(seed=seed) for seed in (1, 1, 2))
     names = {name for name in one.export_weights() if 'head' not in name}
     for name in names:
         np.testing.assert_array_equal(one.export_weights()[name], other.export_weights()[name])
@@ -206,7 +205,7 @@ def test_fresh_weights_depend_on_the_seed_alone():
         {'objective': 'poisson'},
         {'thinnings': 2, 'thinning_fraction': 0.7},
         {'window_px': 32, 'patterns_per_step': 5},
-        {'window_px': None, 'gradient_clip': None, 'scheduler': 'constant'},
+        {'window_px': None, 'gradient_clip_val': None, 'scheduler': 'constant'},
     ],
     ids=['poisson', 'unequal parts', 'smallest window', 'whole canvas'],
 )
@@ -214,14 +213,14 @@ def test_other_settings_train_as_well(noisy, changes):
     result = fit(noisy, epochs=2, **changes)
     assert len(result.history) == 2
     assert all(math.isfinite(record.loss) for record in result.history)
-    fresh = TorchBackend().build(MODEL, seed=TRAINING.seed).export_weights()
+    fresh = build().export_weights()
     assert all(
         (array != fresh[name]).any() for name, array in result.model.export_weights().items()
     )
 
 
 def test_reduced_precision_of_the_network(noisy, whole):
-    result = fit(noisy, execution=EXECUTION.model_copy(update={'precision': 'bf16-mixed'}))
+    result = fit(noisy, precision='bf16-mixed')
     for record, full in zip(result.history, whole.result.history, strict=True):
         assert record.loss == pytest.approx(full.loss, rel=0.02)
         assert record.loss != full.loss

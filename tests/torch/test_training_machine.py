@@ -16,7 +16,7 @@ from ptychodus_torch_plugin.backends.torch.backend import TorchBackend
 from ptychodus_torch_plugin.config import ExecutionConfig
 from ptychodus_torch_plugin.errors import ConfigError
 
-from .quick import EXECUTION, MODEL, PowerCutError, cut_at, fit
+from .quick import MODEL, PowerCutError, cut_at, fit, same_weights
 
 # What is reported
 
@@ -81,7 +81,7 @@ def test_auto_trains_without_a_word(noisy, tmp_path, monkeypatch, capfd):
     assert capfd.readouterr() == ('', '')
 
 
-@pytest.mark.parametrize('accelerator', ['gpu', 'cuda', 'mps'])
+@pytest.mark.parametrize('accelerator', ['gpu', 'cuda', 'mps', 'tpu'])
 def test_a_device_that_is_not_there(noisy, monkeypatch, accelerator):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: False)
@@ -95,7 +95,7 @@ def test_the_wanted_number_of_threads_is_used(noisy):
     fit(
         noisy,
         epochs=1,
-        execution=EXECUTION.model_copy(update={'num_threads': wanted}),
+        num_threads=wanted,
         options={'on_event': lambda event: seen.add(torch.get_num_threads())},
     )
     assert seen == {wanted}
@@ -108,7 +108,7 @@ def test_determinism_is_what_was_asked_for(noisy, wanted):
     fit(
         noisy,
         epochs=1,
-        execution=ExecutionConfig(accelerator='cpu', deterministic=wanted),
+        deterministic=wanted,
         options={
             'on_event': lambda event: seen.add(
                 (event.phase, torch.are_deterministic_algorithms_enabled())
@@ -183,3 +183,9 @@ def test_versions_are_those_that_compute():
         'torch': torch.__version__,
         'lightning': backend_module.lightning.__version__,
     }
+
+
+def test_steps_prepared_by_other_processes_are_the_same(noisy, whole):
+    again = fit(noisy, num_workers=1, persistent_workers=True, prefetch_factor=3)
+    assert again.history == whole.result.history
+    assert same_weights(again, whole.result)

@@ -6,11 +6,11 @@ import torch
 from scipy import ndimage
 
 from ptychodus_torch_plugin.backends.torch import unrolled
-from ptychodus_torch_plugin.backends.torch.backend import TorchBackend
 from ptychodus_torch_plugin.backends.torch.unrolled import UnrolledNetwork, mean_transmission
 from ptychodus_torch_plugin.config import ModelConfig
 
 from .parity import assert_close
+from .quick import build
 
 
 def network_with(channels, *, head=True, seed=1):
@@ -187,7 +187,7 @@ def test_no_pixel_reaches_farther_than_the_margin(channels):
 
 
 def test_canonical_names_and_shapes():
-    weights = TorchBackend().build(ModelConfig(channels=(4, 8, 16))).export_weights()
+    weights = build(ModelConfig(channels=(4, 8, 16))).export_weights()
     assert {name: array.shape for name, array in weights.items()} == {
         'unet.encoder.0.conv1.weight': (4, 3, 3, 3),
         'unet.encoder.0.conv1.bias': (4,),

@@ -9,7 +9,7 @@ import pytest
 
 from ptychodus_torch_plugin import api
 from ptychodus_torch_plugin.backends.protocol import EpochRecord, TrainingResult
-from ptychodus_torch_plugin.bundle.archive import read_bundle, write_bundle
+from ptychodus_torch_plugin.bundle.archive import read_bundle, read_manifest, write_bundle
 from ptychodus_torch_plugin.bundle.weights import check_weights
 from ptychodus_torch_plugin.config import (
     ExecutionConfig,
@@ -19,6 +19,7 @@ from ptychodus_torch_plugin.config import (
     TrainingConfig,
 )
 from ptychodus_torch_plugin.errors import (
+    BackendUnavailableError,
     BundleError,
     ConfigError,
     OutputError,
@@ -47,8 +48,8 @@ def scan_of(n_px=N, counts=3, name='scan'):
 
 
 class RecordingModel:
-    def __init__(self, config, fill):
-        self.config = config
+    def __init__(self, config, calibration, fill):
+        self.config, self.calibration = config, calibration
         self.weights = {name: np.full(s, fill, np.float32) for name, s in SHAPES.items()}
         self.calls = []
 
@@ -83,9 +84,9 @@ class RecordingBackend:
     def versions(self):
         return {'abacus': '1.2'}
 
-    def build(self, config, *, seed=0):
+    def build(self, config, calibration, *, seed=0):
         self.built.append((config, seed))
-        return RecordingModel(config, seed)
+        return RecordingModel(config, calibration, seed)
 
     def fit(self, model, *args, **options):
         self.calls.append((args, options))
@@ -113,6 +114,7 @@ def test_training_hands_everything_to_the_named_backend(backend, tmp_path):
     training, execution = TrainingConfig(seed=41), ExecutionConfig(num_threads=7)
     options = {
         'checkpoint_dir': tmp_path,
+        'log_dir': tmp_path / 'logs',
         'resume': True,
         'on_event': lambda event: None,
         'should_stop': lambda: True,
@@ -120,7 +122,7 @@ def test_training_hands_everything_to_the_named_backend(backend, tmp_path):
     trained = api.train(scans, model, training, execution, backend='recorder', **options)
     assert backend.asked == ['recorder']
     assert backend.built == [(model, 41)]
-    assert backend.calls == [((scans, training, execution), options)]
+    assert backend.calls == [((scans, training.for_model(model), execution), options)]
     assert trained.config is model
     assert trained.trained.weights['bias'].tolist() == [42, 42]
     assert trained.history == RESULT['history']
@@ -137,8 +139,8 @@ def test_what_is_left_out_takes_the_defaults_for_the_scan(backend):
     assert backend.asked == [None]
     assert trained.config == ModelConfig(N=24)
     ((args, options),) = backend.calls
-    assert args[1:] == (TrainingConfig(), ExecutionConfig())
-    assert options['checkpoint_dir'] is None
+    assert args[1:] == (TrainingConfig(objective='thinned'), ExecutionConfig())
+    assert options['checkpoint_dir'] is options['log_dir'] is None
     assert options['resume'] is False
     assert options['should_stop']() is False
     assert options['on_event'](None) is None
@@ -146,8 +148,11 @@ def test_what_is_left_out_takes_the_defaults_for_the_scan(backend):
 
 def test_a_model_says_where_it_came_from():
     scans = [scan_of(name='first'), scan_of(counts=5, name='second')]
-    provenance = api.train(scans, training=TrainingConfig(seed=41)).provenance
+    execution = ExecutionConfig(learning_rate=3e-4, num_threads=7)
+    provenance = api.train(scans, None, TrainingConfig(seed=41), execution).provenance
     assert provenance['seed'] == 41
+    assert provenance['optimizer'] == execution.course()
+    assert provenance['optimizer']['learning_rate'] == 3e-4
     assert datetime.fromisoformat(provenance['date']).utcoffset().total_seconds() == 0
     assert provenance['scans'] == [
         {'name': scan.name, 'patterns': 4, 'sha256': scan.fingerprint()} for scan in scans
@@ -168,6 +173,19 @@ def test_every_scan_must_have_the_models_size(backend, config):
     assert str(caught.value).startswith(
         'wide: patterns are 24 x 24 px, but the model is for N = 16.'
     )
+    assert backend.asked == []
+
+
+def test_settings_are_completed_for_the_model_before_a_backend_is_asked(backend):
+    config = ModelConfig(architecture='cnn', N=64, model_type='supervised')
+    model = api.train([scan_of(64)], config, TrainingConfig(tv_weight=0.5))
+    filled = TrainingConfig(
+        objective='poisson', tv_weight=0.5, nll_weight=0.0, realspace_mae_weight=1.0
+    )
+    assert model.training == backend.calls[0][0][1] == filled
+    backend.asked.clear()
+    with pytest.raises(ConfigError, match="batch_size = 3 is a setting of architecture 'cnn'"):
+        api.train([scan_of()], training=TrainingConfig(batch_size=3))
     assert backend.asked == []
 
 
@@ -237,6 +255,30 @@ def test_the_file_carries_scales_and_versions(saved):
     assert scales.probe_scale**2 == pytest.approx(counts, rel=1e-5)
 
 
+def names(settings):
+    """Yield the names of settings, and of settings within them."""
+    for name, value in settings.items():
+        yield name
+        if isinstance(value, dict):
+            yield from names(value)
+
+
+@pytest.mark.parametrize('config', [ModelConfig(N=N), ModelConfig(architecture='cnn', N=64)])
+def test_nothing_of_the_execution_is_among_the_settings_of_a_file(tmp_path, config):
+    model = api.train([scan_of(config.N)], config, execution=ExecutionConfig(learning_rate=3e-4))
+    manifest = read_manifest(model.save(tmp_path))
+    found = {*names(manifest.model_settings), *names(manifest.training_settings)}
+    assert {'sweeps_after', 'momentum', 'epochs', 'objective', 'seed'} < found
+    assert not found & ExecutionConfig.model_fields.keys()
+
+
+@pytest.mark.parametrize('trained', [False, True])
+def test_a_loaded_model_knows_whether_its_probe_was_trained(tmp_path, trained):
+    config, training = ModelConfig(architecture='cnn'), TrainingConfig(probe_trainable=trained)
+    path = api.train([scan_of(64)], config, training).save(tmp_path)
+    assert api.load_bundle(path).trained.calibration.probe_trained is trained
+
+
 def test_a_model_goes_into_a_folder_or_a_file(saved, tmp_path):
     model, _ = saved
     folder = tmp_path / 'run.1'
@@ -298,3 +340,27 @@ def test_a_bundle_whose_weights_do_not_fit_is_refused(saved, tmp_path):
 def test_a_bundle_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / 'absent.zip'))):
         api.load_bundle(tmp_path / 'absent.zip')
+
+
+# The flat dictionary of other programs
+
+
+def test_training_updates_the_flat_dictionary_before_anything_can_go_wrong():
+    flat = {'nepochs': 50, 'N': 128, 'of somebody else': 1}
+    scans, training = [scan_of(24)], TrainingConfig(epochs=7)
+    with pytest.raises(ShapeError):
+        api.train(scans, ModelConfig(N=N), training, legacy_dict=flat)
+    assert (flat['nepochs'], flat['N'], flat['of somebody else']) == (7, N, 1)
+    assert not flat.keys() & ExecutionConfig.model_fields.keys()
+
+
+def test_loading_updates_it_with_what_is_in_the_bundle(saved, monkeypatch):
+    def get_backend(name):
+        raise BackendUnavailableError('none here')
+
+    _, path = saved
+    flat = {'nepochs': 50}
+    monkeypatch.setattr(api, 'get_backend', get_backend)
+    with pytest.raises(BackendUnavailableError):
+        api.load_bundle(path, legacy_dict=flat)
+    assert (flat['nepochs'], flat['N'], flat['channels']) == (7, N, [3, 5])

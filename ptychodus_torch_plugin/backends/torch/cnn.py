@@ -28,31 +28,34 @@ BORDER_CHANNELS = 4
 FIRST_INTENSITY_SCALE = 2.0
 """Transmission of the object where the network says 1: 0.5, a sigmoid's middle, means 1."""
 
-SMALL = 0.1
+SMALL = 0.03
 """First output weights relative to Glorot's, so that an untrained network is nearly constant."""
-
-
-@dataclass(frozen=True)
-class Activation:
-    """What ends a decoder, and the bias for which it starts at the wanted value."""
-
-    function: Callable[[Tensor], Tensor]
-    bias: float = 0.0
 
 
 SWISH_HALF = 0.7399614
 """Where swish is 0.5."""
 
-# All start at 0.5.
+
+@dataclass(frozen=True)
+class Ending:
+    """How a decoder ends, and the biases of its outputs before training."""
+
+    activation: Callable[[Tensor], Tensor]
+    bias: float
+    border_bias: float
+    """Of the border, which always ends in swish."""
+
+
 AMPLITUDES = {
-    'sigmoid': Activation(torch.sigmoid),
-    'swish': Activation(functional.silu, SWISH_HALF),
-    'softplus': Activation(functional.softplus, math.log(math.expm1(0.5))),
-    'relu': Activation(functional.relu, 0.5),
+    'sigmoid': Ending(torch.sigmoid, 0.0, SWISH_HALF),
+    'swish': Ending(functional.silu, SWISH_HALF, SWISH_HALF),
+    'softplus': Ending(functional.softplus, math.log(math.expm1(0.5)), SWISH_HALF),
+    'relu': Ending(functional.relu, 0.5, SWISH_HALF),
 }
-AMPLITUDE_BORDER = AMPLITUDES['swish']
-PHASE = Activation(lambda x: math.pi * torch.tanh(x))
-PHASE_BORDER = Activation(functional.silu)
+"""By `amp_activation`; all start at 0.5."""
+
+PHASE = Ending(lambda x: math.pi * torch.tanh(x), 0.0, 0.0)
+"""In radians; starts at 0."""
 
 
 def encoder_filters(config: ModelConfig) -> list[int]:
@@ -80,8 +83,8 @@ class CnnNetwork(nn.Module):
         inputs = (self.patterns_per_group, *filters[:-1])
         self.encoder = nn.ModuleList(Block(i, o) for i, o in zip(inputs, filters, strict=True))
         decoder = PaddedDecoder if config.pad_object else WholeDecoder
-        self.amplitude = decoder(config, AMPLITUDES[config.amp_activation], AMPLITUDE_BORDER)
-        self.phase = decoder(config, PHASE, PHASE_BORDER)
+        self.amplitude = decoder(config, AMPLITUDES[config.amp_activation])
+        self.phase = decoder(config, PHASE)
         scale = torch.tensor(math.log(FIRST_INTENSITY_SCALE), dtype=torch.float32)
         self.log_intensity_scale = nn.Parameter(scale, requires_grad=False)
 
@@ -125,8 +128,8 @@ class CnnNetwork(nn.Module):
         if shape[1] != self.patterns_per_group:
             raise ShapeError(
                 f'the network takes groups of {self.patterns_per_group} pattern(s) (gridsize '
-                f'{self.gridsize}), but got {shape[1]} in amplitudes of shape {shape}; expected '
-                'gridsize^2. Group the patterns with the gridsize of the model.'
+                f'{self.gridsize}), but got {shape[1]}, in amplitudes of shape {shape}. Group the '
+                'patterns with the gridsize of the model.'
             )
 
 
@@ -147,12 +150,12 @@ class Block(nn.Module):
 
 
 class Output(nn.Conv2d):
-    """A 3 x 3 convolution that starts small, around the bias of an activation."""
+    """A 3 x 3 convolution before an activation; returns about `bias` before training."""
 
-    def __init__(self, inputs: int, outputs: int, activation: Activation) -> None:
+    def __init__(self, inputs: int, outputs: int, bias: float) -> None:
         super().__init__(inputs, outputs, 3, padding=1)
         nn.init.xavier_normal_(self.weight, gain=SMALL)
-        nn.init.constant_(_bias(self), activation.bias)
+        nn.init.constant_(_bias(self), bias)
 
 
 class EnlargingOutput(Output):
@@ -163,8 +166,10 @@ class EnlargingOutput(Output):
     needs i and i + 1.  So the enlarged channels, by far the largest tensors, need not exist.
     """
 
-    def __init__(self, inputs: int, outputs: int, activation: Activation) -> None:
-        super().__init__(inputs, outputs, activation)
+    taps: Tensor
+
+    def __init__(self, inputs: int, outputs: int, bias: float) -> None:
+        super().__init__(inputs, outputs, bias)
         # [a, t, k]: whether tap k of the kernel falls on input pixel i - 1 + t, for pixel 2i + a.
         taps = [[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]]
         self.register_buffer('taps', torch.tensor(taps, dtype=torch.float32), persistent=False)
@@ -177,55 +182,52 @@ class EnlargingOutput(Output):
 
 
 class EnlargingBlock(Block):
-    """A block, and its output at twice the resolution."""
+    """A block, and its output at twice the resolution, before the activation."""
 
-    def __init__(self, inputs: int, filters: int, outputs: int, activation: Activation) -> None:
+    def __init__(self, inputs: int, filters: int, outputs: int, bias: float) -> None:
         super().__init__(inputs, filters)
-        self.out = EnlargingOutput(filters, outputs, activation)
-        self.activation = activation.function
+        self.out = EnlargingOutput(filters, outputs, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.out(super().forward(x)))
+        return self.out(super().forward(x))
 
 
 class Decoder(nn.Module):
-    """What both kinds of decoder share: from the encoder's result to (B, s * 32, N/2, N/2)."""
+    """What both kinds of decoders share: layers from the encoder's result to half the side N."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, ending: Ending) -> None:
         super().__init__()
         filters = decoder_filters(config)
         inputs = (encoder_filters(config)[-1], *filters[:-1])
         self.decoder = nn.ModuleList(Block(i, o) for i, o in zip(inputs, filters, strict=True))
-        self.n_channels = filters[-1]
-        self.n_outer_filters = config.n_filters_scale * 2048 // config.N
-        self.n_patches = config.patterns_per_group if config.object_big else 1
+        self.activation = ending.activation
         self.probe_big = config.probe_big
         self.margin_px = config.N // 4
 
     def decoded(self, x: Tensor) -> Tensor:
-        """Return what the layers at the end take."""
+        """Return (B, s * 32, N / 2, N / 2) of (B, s * 128, 8, 8)."""
         for block in self.decoder:
             x = functional.interpolate(block(x), scale_factor=2, mode='nearest')
         return x
 
     def padded(self, center: Tensor) -> Tensor:
-        """Return the central half (B, C, N/2, N/2) with zeros around it, (B, C, N, N)."""
+        """Return the central half (..., N / 2, N / 2) with zeros around it, (..., N, N)."""
         return functional.pad(center, [self.margin_px] * 4)
 
 
 class PaddedDecoder(Decoder):
-    """The centre of the patch and what lies around it have layers of their own."""
+    """Different channels make the centre of the patch and what lies around it."""
 
-    def __init__(self, config: ModelConfig, center: Activation, border: Activation) -> None:
-        super().__init__(config)
-        self.center = Output(self.n_channels - BORDER_CHANNELS, self.n_patches, center)
-        self.activation = center.function
+    outside: Tensor
+
+    def __init__(self, config: ModelConfig, ending: Ending) -> None:
+        super().__init__(config, ending)
+        inputs, patches = decoder_filters(config)[-1] - BORDER_CHANNELS, _patches(config)
+        self.center = Output(inputs, patches, ending.bias)
         if self.probe_big:
-            self.border = EnlargingBlock(
-                BORDER_CHANNELS, self.n_outer_filters, self.n_patches, border
-            )
-            half_px = 2 * self.margin_px
-            outside = 1 - self.padded(torch.ones(half_px, half_px))
+            filters = _last_filters(config)
+            self.border = EnlargingBlock(BORDER_CHANNELS, filters, patches, ending.border_bias)
+            outside = 1 - self.padded(torch.ones(config.N // 2, config.N // 2))
             self.register_buffer('outside', outside, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -233,24 +235,32 @@ class PaddedDecoder(Decoder):
         center = self.padded(self.activation(self.center(x[:, :-BORDER_CHANNELS])))
         if not self.probe_big:
             return center
-        return center + self.outside * self.border(x[:, -BORDER_CHANNELS:])
+        return center + self.outside * functional.silu(self.border(x[:, -BORDER_CHANNELS:]))
 
 
 class WholeDecoder(Decoder):
-    """One set of layers makes the whole patch."""
+    """All channels make the whole patch."""
 
-    def __init__(self, config: ModelConfig, activation: Activation, _border: Activation) -> None:
-        super().__init__(config)
-        self.whole = EnlargingBlock(
-            self.n_channels, self.n_outer_filters, self.n_patches, activation
-        )
+    def __init__(self, config: ModelConfig, ending: Ending) -> None:
+        super().__init__(config, ending)
+        inputs, filters = decoder_filters(config)[-1], _last_filters(config)
+        self.whole = EnlargingBlock(inputs, filters, _patches(config), ending.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        whole = self.whole(self.decoded(x))
+        whole = self.activation(self.whole(self.decoded(x)))
         if self.probe_big:
             return whole
         inside = slice(self.margin_px, -self.margin_px)
         return self.padded(whole[..., inside, inside])
+
+
+def _patches(config: ModelConfig) -> int:
+    return config.patterns_per_group if config.object_big else 1
+
+
+def _last_filters(config: ModelConfig) -> int:
+    """Return the filters of the layers that end at the full side N."""
+    return config.n_filters_scale * 2048 // config.N
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from lightning.pytorch.strategies import StrategyRegistry
 
 from ptychodus_torch_plugin.config import ExecutionConfig
 from ptychodus_torch_plugin.errors import ConfigError
@@ -27,7 +28,13 @@ def choose_device(execution: ExecutionConfig) -> torch.device:
 
 
 def check_devices(execution: ExecutionConfig) -> None:
-    """Raise `ConfigError` if more than one device is asked for."""
+    """Raise `ConfigError` if more than one device is asked for, or an unknown strategy."""
+    known = ['auto', *StrategyRegistry.available_strategies()]
+    if execution.strategy not in known:
+        raise ConfigError(
+            f"strategy = {execution.strategy!r} is not known to Lightning; expected 'auto', or one "
+            f'of {", ".join(known[1:])}.'
+        )
     if execution.devices > 1:
         raise ConfigError(
             f'devices = {execution.devices}, but the PyTorch backend trains on one; expected '

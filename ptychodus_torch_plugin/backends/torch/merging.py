@@ -1,9 +1,9 @@
 """From the patches of a group to the group's canvas and back, differentiable.
 
-The canvas is centred on the group; patch c lies with its centre (N - 1) / 2 at an offset [dy, dx]
-from the canvas' centre (M - 1) / 2, and is read and written by bilinear interpolation.  Along one
-axis that is a product with a banded matrix, so reading is exactly the adjoint of writing.
-`ptychodus_torch_plugin.stitching` is the oracle.
+A patch lies with its centre (N - 1) / 2 at an offset [dy, dx] from the canvas' centre (M - 1) / 2,
+which is the group's, and is written and read by bilinear interpolation.  That is a product with one
+banded matrix per axis, so that reading is the adjoint of writing.  The oracle is
+`ptychodus_torch_plugin.stitching`, with `merge_group` and `read_group`.
 
 Axes: B group, c pattern within a group, N side of a patch, M side of the canvas; M - N is even.
 """
@@ -15,9 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ptychodus_torch_plugin.errors import ShapeError
-
-MIN_COVERAGE = 1e-6
-"""Weight on a canvas pixel, relative to the largest of a patch, below which nobody covers it."""
+from ptychodus_torch_plugin.stitching import NEGLIGIBLE_WEIGHT
 
 
 def translations(offsets_px: Tensor, n_px: int, side_px: int) -> tuple[Tensor, Tensor]:
@@ -62,15 +60,15 @@ def merge_patches(
     canvas : (B, M, M) complex64
         sum_c S_y (w p_c) S_x^T / sum_c S_y w S_x^T, and 0 where no patch lies.
     coverage : (B, M, M) float32
-        That denominator.
+        That denominator; 0 where it is negligible, and there no patch counts as lying.
     """
     weighted = torch.view_as_real(patches) * weight[..., None]
     layers = torch.cat([weighted, weight[..., None].expand(*patches.shape, 1)], dim=-1)
     *numerator, coverage = _write(layers, rows, columns).unbind(2)
-    covered = coverage > MIN_COVERAGE * weight.max()
+    covered = coverage > NEGLIGIBLE_WEIGHT * weight.max()
     # Divisors that are not used must not be zero: their gradient would be NaN.
     share = covered / torch.where(covered, coverage, 1)
-    return torch.complex(*(part * share for part in numerator)), coverage
+    return torch.complex(*(part * share for part in numerator)), coverage * covered
 
 
 def single_patch_canvas(patches: Tensor, side_px: int) -> Tensor:
@@ -104,8 +102,8 @@ def read_patches(canvas: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 def merged_patch(canvas: Tensor, n_px: int) -> Tensor:
     """Return the central (B, N, N) of canvases (B, M, M)."""
-    side_px = canvas.shape[-1]
-    inside = slice(margin := _margin_px(n_px, side_px), side_px - margin)
+    first = _margin_px(n_px, canvas.shape[-1])
+    inside = slice(first, first + n_px)
     return canvas[:, inside, inside]
 
 

@@ -1,0 +1,63 @@
+"""Options that say what is trained."""
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from ptychodus_torch_plugin.cli.options import setting, switch
+
+Architecture = Literal['unrolled', 'cnn', 'none']
+
+Modes = Annotated[
+    int | None,
+    setting(
+        '--probe-modes',
+        default='as many as the scan has',
+        what='Number of incoherent probe modes.',
+    ),
+]
+RefineProbe = Annotated[
+    bool | None,
+    switch('refine-probe', default=True, what='Whether the sweeps update the probe, too.'),
+]
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What is trained; see `config.ModelConfig`, and `cnn_options` for the rest of 'cnn'."""
+
+    SETTINGS: ClassVar[dict[str, str]] = {
+        'architecture': 'model.architecture',
+        'gridsize': 'model.gridsize',
+        'sweeps_before': 'model.sweeps_before',
+        'refine': 'model.sweeps_after',
+        'probe_modes': 'model.sweeps.probe_modes',
+        'refine_probe': 'model.sweeps.refine_probe',
+    }
+
+    architecture: Annotated[
+        Architecture | None,
+        setting(
+            '--architecture',
+            default='unrolled, but with --gridsize cnn',
+            what="unrolled: sweeps, a U-Net, sweeps; cnn: PtychoPINN's network, from groups of "
+            'patterns to patches of the object; none: sweeps alone, nothing to train.',
+        ),
+    ] = None
+    gridsize: Annotated[
+        int | None,
+        setting('--gridsize', default='1', what='cnn: a group has C = gridsize^2 patterns.'),
+    ] = None
+    sweeps_before: Annotated[
+        int | None,
+        setting(
+            '--sweeps-before',
+            default='20',
+            what='Whole-scan physics sweeps before the network (all of them, for none).',
+        ),
+    ] = None
+    refine: Annotated[
+        int | None,
+        setting('--refine', default='3, for cnn 0', what='Sweeps after the network; 0: off.'),
+    ] = None
+    probe_modes: Modes = None
+    refine_probe: RefineProbe = None

@@ -1,0 +1,167 @@
+"""Which settings go with which architecture, and what is filled in for it."""
+
+import json
+import re
+
+import pytest
+
+from ptychodus_torch_plugin.config import ModelConfig, RunConfig, TrainingConfig
+from ptychodus_torch_plugin.errors import ConfigError
+
+# Settings of 'cnn' alone, each with a value that is not the default.
+OF_CNN = {
+    'gridsize': 2,
+    'model_type': 'supervised',
+    'n_filters_scale': 3,
+    'amp_activation': 'relu',
+    'object_big': False,
+    'probe_big': False,
+    'pad_object': False,
+    'probe_mask': True,
+    'gaussian_smoothing_sigma': 0.5,
+}
+OF_CNN_TRAINING = {
+    'batch_size': 5,
+    'n_groups': 512,
+    'n_subsample': 300,
+    'neighbor_count': 7,
+    'enable_oversampling': True,
+    'sequential_sampling': True,
+    'nll_weight': 1.0,
+    'mae_weight': 0.5,
+    'tv_weight': 0.25,
+    'realspace_mae_weight': 0.0,
+    'probe_trainable': True,
+    'intensity_scale_trainable': True,
+}
+OF_ANY = {'architecture', 'N', 'sweeps', 'sweeps_after', 'sweeps_before', 'channels'}
+OF_ANY_TRAINING = {
+    'objective',
+    'epochs',
+    'held_out_fraction',
+    'seed',
+    'patterns_per_step',
+    'window_px',
+    'thinnings',
+    'thinning_fraction',
+}
+
+PINN = ModelConfig(architecture='cnn')
+SUPERVISED = ModelConfig(architecture='cnn', model_type='supervised')
+WEIGHTS = ('nll_weight', 'mae_weight', 'tv_weight', 'realspace_mae_weight')
+
+
+# Models
+
+
+@pytest.mark.parametrize('n_px', [16, 72, 96, 192, 512])
+def test_cnn_takes_few_sizes(n_px):
+    message = (
+        f"N = {n_px} is not supported by architecture 'cnn'; expected one of (64, 128, 256), or "
+        "architecture 'unrolled'"
+    )
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        ModelConfig.parse({'architecture': 'cnn', 'N': n_px})
+
+
+def test_every_setting_has_its_family():
+    """A new setting has to be told whether it means something for 'cnn' alone."""
+    assert OF_CNN.keys() | OF_ANY == ModelConfig.model_fields.keys()
+    assert OF_CNN_TRAINING.keys() | OF_ANY_TRAINING == TrainingConfig.model_fields.keys()
+
+
+@pytest.mark.parametrize('architecture', ['unrolled', 'none'])
+@pytest.mark.parametrize('name', OF_CNN)
+def test_settings_of_cnn_are_refused_elsewhere_by_both_names(architecture, name):
+    value, default = OF_CNN[name], ModelConfig.model_fields[name].default
+    message = (
+        f"{name} = {value!r} is a setting of architecture 'cnn', but the architecture is "
+        f"{architecture!r}; expected {name} = {default!r}, or architecture 'cnn'"
+    )
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        ModelConfig.parse({'architecture': architecture, name: value})
+    assert getattr(ModelConfig(architecture=architecture, **{name: default}), name) == default
+
+
+@pytest.mark.parametrize(
+    ('values', 'expected'),
+    [
+        ({'architecture': 'cnn'}, 0),
+        ({'architecture': 'unrolled'}, 3),
+        ({'architecture': 'none'}, 3),
+        ({}, 3),
+        ({'architecture': 'cnn', 'sweeps_after': 3}, 3),
+        ({'architecture': 'unrolled', 'sweeps_after': 0}, 0),
+    ],
+)
+def test_refining_is_the_default_of_all_but_cnn(values, expected):
+    config = RunConfig.parse({'model': values}).model
+    assert config.sweeps_after == expected
+    assert ModelConfig.parse(json.loads(json.dumps(config.to_json()))) == config
+
+
+def test_the_gridsize_decides_the_patterns_of_a_group():
+    sizes = [ModelConfig(architecture='cnn', gridsize=g).patterns_per_group for g in (1, 2, 3)]
+    assert sizes == [1, 4, 9]
+    assert ModelConfig().patterns_per_group == 1
+
+
+# Training settings for a model
+
+
+@pytest.mark.parametrize('architecture', ['unrolled', 'none'])
+@pytest.mark.parametrize(
+    ('given', 'objective'), [(None, 'thinned'), ('thinned', 'thinned'), ('poisson', 'poisson')]
+)
+def test_the_objective_of_a_network_on_the_canvas(architecture, given, objective):
+    training = TrainingConfig(objective=given, epochs=5)
+    filled = training.for_model(ModelConfig(architecture=architecture))
+    assert filled == TrainingConfig(objective=objective, epochs=5)
+    assert training.objective == given
+
+
+@pytest.mark.parametrize(
+    ('model', 'given', 'expected'),
+    [
+        (PINN, {}, (1, 0, 0, 0)),
+        (PINN, {'nll_weight': 0.0, 'mae_weight': 0.5}, (0, 0.5, 0, 0)),
+        (PINN, {'tv_weight': 2.0, 'realspace_mae_weight': 0.25}, (1, 0, 2, 0.25)),
+        (SUPERVISED, {}, (0, 0, 0, 1)),
+        (SUPERVISED, {'tv_weight': 2.0, 'realspace_mae_weight': 0.25}, (0, 0, 2, 0.25)),
+        (SUPERVISED, {'nll_weight': 0.0}, (0, 0, 0, 1)),
+    ],
+)
+@pytest.mark.parametrize('objective', [None, 'poisson'])
+def test_the_losses_of_cnn(model, given, expected, objective):
+    filled = TrainingConfig(objective=objective, batch_size=7, **given).for_model(model)
+    weights = dict(zip(WEIGHTS, expected, strict=True))
+    assert filled == TrainingConfig(objective='poisson', batch_size=7, **weights)
+    assert filled.for_model(model) == filled
+
+
+@pytest.mark.parametrize(
+    ('model', 'given', 'words'),
+    [
+        (PINN, {'objective': 'thinned'}, "objective = 'thinned' is for architecture 'unrolled'"),
+        (PINN, {'nll_weight': 0.0}, 'nll_weight = 0, mae_weight = 0, .* nll_weight or mae_weight'),
+        (PINN, {'nll_weight': 0.0, 'realspace_mae_weight': 1.0}, "a 'pinn' model .* 'supervised'"),
+        (SUPERVISED, {'objective': 'thinned'}, "but the model is 'cnn'; expected 'poisson'"),
+        (SUPERVISED, {'nll_weight': 1.0}, "nll_weight = 1, .* expected .* model_type = 'pinn'"),
+        (SUPERVISED, {'mae_weight': 0.5}, "mae_weight = 0.5, .* a 'supervised' model"),
+        (SUPERVISED, {'realspace_mae_weight': 0.0}, 'expected realspace_mae_weight above 0'),
+    ],
+)
+def test_contradictions_with_cnn_are_refused(model, given, words):
+    with pytest.raises(ConfigError, match=words):
+        TrainingConfig(**given).for_model(model)
+
+
+@pytest.mark.parametrize('architecture', ['unrolled', 'none'])
+@pytest.mark.parametrize('name', OF_CNN_TRAINING)
+def test_training_settings_of_cnn_are_refused_elsewhere(architecture, name):
+    value = OF_CNN_TRAINING[name]
+    message = (
+        f"{name} = {value!r} is a setting of architecture 'cnn', but the model is {architecture!r}."
+    )
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        TrainingConfig(**{name: value}).for_model(ModelConfig(architecture=architecture))
