@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ptychodus_torch_plugin.api import load_bundle, reconstruct, train
-from ptychodus_torch_plugin.backends.torch import prediction
+from ptychodus_torch_plugin.backends.torch import reconstruction
 from ptychodus_torch_plugin.config import (
     ExecutionConfig,
     InferenceConfig,
@@ -76,7 +76,7 @@ def test_each_patch_is_stitched_at_the_position_of_its_pattern(model, scan, weig
 
 def test_every_pattern_is_visited(model, scan, monkeypatch):
     visited = []
-    real = prediction._predict
+    real = reconstruction.predict_patches
 
     def predict(network, calibration, patterns, offsets_px):
         flat = patterns.reshape(-1, 64, 64)
@@ -84,7 +84,7 @@ def test_every_pattern_is_visited(model, scan, monkeypatch):
         visited.extend(int(np.argmin(np.abs(clean - each).sum((1, 2)))) for each in flat)
         return real(network, calibration, patterns, offsets_px)
 
-    monkeypatch.setattr(prediction, '_predict', predict)
+    monkeypatch.setattr(reconstruction, 'predict_patches', predict)
     reconstruct(model, scan, InferenceConfig(held_out_fraction=0), EXECUTION)
 
     assert set(visited) == set(range(scan.n_patterns))

@@ -10,6 +10,7 @@ from ptychodus_torch_plugin import physics as oracle
 from ptychodus_torch_plugin.backends.torch.cnn_training import CnnTraining, GroupData
 from ptychodus_torch_plugin.backends.torch.model import build_network
 from ptychodus_torch_plugin.backends.torch.training import Task
+from ptychodus_torch_plugin.backends.training_log import TrainingLog
 from ptychodus_torch_plugin.calibration import Calibration, group_energy
 from ptychodus_torch_plugin.config import SweepConfig, TrainingConfig
 from ptychodus_torch_plugin.errors import TrainingError
@@ -48,10 +49,8 @@ def training_of(scan, **changes):
     settings, execution = quick.changed(TRAINING, EXECUTION, **others)
     settings = settings.for_model(model)
     known = Calibration.of([scan], model)
-    nobody = (lambda _: None), (lambda: False)
-    return CnnTraining.prepare(
-        Task(network, model, known, [scan], settings, execution, CPU, *nobody)
-    )
+    log = TrainingLog(settings.epochs, lambda _: None, lambda: False)
+    return CnnTraining.prepare(Task(network, model, known, [scan], settings, execution, CPU, log))
 
 
 def expected_terms(training, scan, batch):

@@ -55,7 +55,8 @@ def test_run_pytorch_train_save_load_infer(tmp_path):
     write_scan(file, simulated)
     scan = read_scan(file)
 
-    untrained = train([scan], MODEL, TrainingConfig(epochs=1), ExecutionConfig(learning_rate=1e-12))
+    hardly = ExecutionConfig(accelerator='cpu', learning_rate=1e-12)
+    untrained = train([scan], MODEL, TrainingConfig(epochs=1), hardly, backend='pytorch')
     model = train([scan], MODEL, TRAINING, EXECUTION, backend='pytorch')
     bundle, out = model.save(tmp_path / 'model'), tmp_path / 'out.npz'
     subprocess.run([sys.executable, '-c', ANOTHER_PROCESS, bundle, file, out], check=True)

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import lightning
 import lightning.pytorch as L  # noqa: N812 - Lightning's own convention
-import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 
 from ptychodus_torch_plugin.backends.protocol import (
-    EpochRecord,
     OnEvent,
     ShouldStop,
     TrainingResult,
@@ -34,9 +29,15 @@ from ptychodus_torch_plugin.backends.torch.devices import check_devices, choose_
 from ptychodus_torch_plugin.backends.torch.loggers import check_logger, make_logger
 from ptychodus_torch_plugin.backends.torch.model import TorchModel, build_network
 from ptychodus_torch_plugin.backends.torch.quiet import determinism_restored, quiet_lightning
-from ptychodus_torch_plugin.backends.torch.reporter import Reporter, StopRequested
+from ptychodus_torch_plugin.backends.torch.reporter import Reporter
 from ptychodus_torch_plugin.backends.torch.training import Task, Training
 from ptychodus_torch_plugin.backends.torch.unrolled_training import UnrolledTraining
+from ptychodus_torch_plugin.backends.training_log import (
+    StopRequested,
+    TrainingLog,
+    best_epoch,
+    fingerprint,
+)
 from ptychodus_torch_plugin.calibration import Calibration
 from ptychodus_torch_plugin.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptychodus_torch_plugin.scan import ScanData
@@ -77,6 +78,7 @@ class TorchBackend:
         keep = checkpoint_dir if execution.enable_checkpointing else None
         with threads(execution), quiet_lightning(), determinism_restored(), _folder(keep) as folder:
             device = choose_device(execution)
+            log = TrainingLog(training.epochs, on_event, should_stop)
             task = Task(
                 model.network,
                 model.config,
@@ -85,21 +87,19 @@ class TorchBackend:
                 training,
                 execution,
                 device,
-                on_event,
-                should_stop,
+                log,
             )
-            fingerprint = _fingerprint(task)
-            last = resume_point(folder, fingerprint) if resume else None
+            identity = fingerprint(model.config, scans, training, execution)
+            last = resume_point(folder, identity) if resume else None
             if not resume:
                 remove_checkpoints(folder)
             try:
                 module = TRAININGS[model.config.architecture].prepare(task)
             except StopRequested:
                 return TrainingResult(model, history=(), best_epoch=None, stopped='request')
-            reporter = Reporter(fingerprint, training.epochs, on_event, should_stop)
-            trainer = _trainer(task, module, folder, log_dir, reporter)
+            trainer = _trainer(task, module, folder, log_dir, Reporter(log, identity))
             trainer.fit(module, ckpt_path=last, weights_only=True)
-            return _result(model, trainer, module, reporter, execution)
+            return _result(model, trainer, module, log, execution)
 
 
 def _trainer(
@@ -114,7 +114,7 @@ def _trainer(
             mode=execution.checkpoint_mode,
             patience=execution.early_stop_patience,
         ),
-        *checkpoints(folder, module.monitor, reporter, execution),
+        *checkpoints(folder, module.monitor, reporter.training_log, execution),
     ]
     return L.Trainer(
         accelerator='cpu' if task.device.type == 'cpu' else 'gpu',
@@ -140,7 +140,7 @@ def _result(
     model: TorchModel,
     trainer: L.Trainer,
     module: Training,
-    reporter: Reporter,
+    log: TrainingLog,
     execution: ExecutionConfig,
 ) -> TrainingResult:
     """Give the model the weights of its best epoch, if one was completed."""
@@ -151,38 +151,14 @@ def _result(
         module.load_state_dict(state)
     module.cpu()
     model.calibration = module.calibration()
-    early = len(reporter.history) < reporter.epochs
+    early = len(log.history) < log.epochs
     return TrainingResult(
         model,
-        history=tuple(reporter.history),
-        best_epoch=_best_epoch(reporter.history, module.monitor, execution),
-        stopped='request' if reporter.stop_requested else 'patience' if early else '',
+        history=tuple(log.history),
+        best_epoch=best_epoch(log.history, module.monitor, execution),
+        stopped='request' if log.stop_requested else 'patience' if early else '',
         optimizer=optimizer,
     )
-
-
-def _best_epoch(
-    history: Sequence[EpochRecord], monitor: str, execution: ExecutionConfig
-) -> int | None:
-    """Return the epoch whose weights were kept."""
-    if not history:
-        return None
-    if execution.checkpoint_save_top_k == 0:
-        return history[-1].epoch
-    losses: list[Any] = [r.validation_loss if monitor == 'val_loss' else r.loss for r in history]
-    best = np.argmin(losses) if execution.checkpoint_mode == 'min' else np.argmax(losses)
-    return history[int(best)].epoch
-
-
-def _fingerprint(task: Task) -> str:
-    """Return a sha256 of all that decides the course of training."""
-    data = [
-        (scan.fingerprint(), hashlib.sha256(scan.probe.tobytes()).hexdigest(), scan.frame.shape)
-        for scan in task.scans
-    ]
-    settings = [task.model.to_json(), task.training.to_json(), task.execution.course()]
-    text = json.dumps([*settings, data], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from ptychodus_torch_plugin.backends.torch.reporter import Reporter
+from ptychodus_torch_plugin.backends.training_log import TrainingLog
 from ptychodus_torch_plugin.config import ExecutionConfig
 from ptychodus_torch_plugin.errors import TrainingError
 
@@ -19,12 +20,12 @@ BEST, LAST, STOPPED = 'best', 'last', 'stopped'
 class BestCheckpoint(ModelCheckpoint):
     """Keeps the best weights; those of a stopped epoch apart, for resuming repeats that epoch."""
 
-    def __init__(self, reporter: Reporter, **settings: Any) -> None:
+    def __init__(self, log: TrainingLog, **settings: Any) -> None:
         super().__init__(**settings)
-        self._reporter = reporter
+        self._log = log
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not self._reporter.stop_requested:
+        if not self._log.stop_requested:
             super().on_train_epoch_end(trainer, pl_module)
             return
         loss, best = trainer.callback_metrics[str(self.monitor)], self.best_model_score
@@ -36,17 +37,17 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(ModelCheckpoint):
     """Saves after every whole epoch; one that was stopped half-way is repeated on resuming."""
 
-    def __init__(self, reporter: Reporter, **settings: Any) -> None:
+    def __init__(self, log: TrainingLog, **settings: Any) -> None:
         super().__init__(**settings)
-        self._reporter = reporter
+        self._log = log
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not self._reporter.stop_requested:
+        if not self._log.stop_requested:
             super().on_train_epoch_end(trainer, pl_module)
 
 
 def checkpoints(
-    folder: Path, monitor: str, reporter: Reporter, execution: ExecutionConfig
+    folder: Path, monitor: str, log: TrainingLog, execution: ExecutionConfig
 ) -> list[ModelCheckpoint]:
     """Return the callback for the best weights, first, and the one for resuming."""
     common: dict[str, Any] = {
@@ -58,7 +59,7 @@ def checkpoints(
     if execution.checkpoint_save_top_k:
         one = execution.checkpoint_save_top_k == 1
         best = BestCheckpoint(
-            reporter,
+            log,
             filename=BEST if one else f'{BEST}-{{epoch}}',
             monitor=monitor,
             mode=execution.checkpoint_mode,
@@ -67,7 +68,7 @@ def checkpoints(
         )
         callbacks.append(best)
     if execution.enable_checkpointing:
-        callbacks.append(LastCheckpoint(reporter, filename=LAST, **common))
+        callbacks.append(LastCheckpoint(log, filename=LAST, **common))
     return callbacks
 
 

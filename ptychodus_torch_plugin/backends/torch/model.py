@@ -18,10 +18,11 @@ from ptychodus_torch_plugin.backends.protocol import (
     ignore_event,
     never_stop,
 )
+from ptychodus_torch_plugin.backends.stages import reconstruct
 from ptychodus_torch_plugin.backends.torch.cnn import CnnNetwork
 from ptychodus_torch_plugin.backends.torch.devices import choose_device, threads
 from ptychodus_torch_plugin.backends.torch.prediction import predict_groups
-from ptychodus_torch_plugin.backends.torch.reconstruction import predict_patterns, reconstruct
+from ptychodus_torch_plugin.backends.torch.reconstruction import TorchEngine, predict_patterns
 from ptychodus_torch_plugin.backends.torch.unrolled import UnrolledNetwork
 from ptychodus_torch_plugin.bundle.weights import check_weights
 from ptychodus_torch_plugin.calibration import Calibration
@@ -78,12 +79,14 @@ class TorchModel:
             device = choose_device(execution)
             if self.network is not None:
                 self.network.eval().to(device)
+            engine = TorchEngine(self.config, self.network, self.calibration, scan, device)
             return reconstruct(
-                self,
+                engine,
+                self.config,
+                self.calibration,
                 scan,
                 inference,
                 execution,
-                device,
                 on_event=on_event,
                 should_stop=should_stop,
             )

@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim import lr_scheduler
 from torch.utils.data import DataLoader, Dataset
 
-from ptychodus_torch_plugin.backends.protocol import OnEvent, ShouldStop
+from ptychodus_torch_plugin.backends.training_log import TrainingLog
 from ptychodus_torch_plugin.calibration import Calibration
 from ptychodus_torch_plugin.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptychodus_torch_plugin.scan import ScanData
+from ptychodus_torch_plugin.schedules import learning_rate
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,7 @@ class Task:
     training: TrainingConfig
     execution: ExecutionConfig
     device: torch.device
-    on_event: OnEvent
-    should_stop: ShouldStop
+    log: TrainingLog
 
 
 class Training(L.LightningModule):
@@ -92,40 +91,20 @@ class Training(L.LightningModule):
         """Log the mean of a loss over an epoch, each batch weighted by its patterns."""
         self.log(name, loss, on_step=False, on_epoch=True, batch_size=n_patterns)
 
-    def configure_optimizers(self) -> Any:
-        execution = self._task.execution
-        optimizer = torch.optim.Adam(self.named_variables().values(), lr=execution.learning_rate)
-        schedule = self._schedule(optimizer)
-        if schedule is None:
-            return optimizer
-        return {'optimizer': optimizer, 'lr_scheduler': schedule}
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        self._n_steps = int(self.trainer.estimated_stepping_batches)
+        return torch.optim.Adam(self.named_variables().values())
 
-    def _schedule(self, optimizer: torch.optim.Optimizer) -> dict[str, Any] | None:
-        execution = self._task.execution
-        peak, steps = execution.learning_rate, int(self.trainer.estimated_stepping_batches)
-        match execution.scheduler:
-            case 'one-cycle':
-                scheduler = lr_scheduler.OneCycleLR(optimizer, peak, total_steps=steps)
-                return {'scheduler': scheduler, 'interval': 'step'}
-            case 'warmup-cosine':
-                rate = WarmupCosine(
-                    steps,
-                    warmup=steps * execution.warmup_epochs // self._task.training.epochs,
-                    lowest=execution.min_lr_ratio,
-                )
-                return {'scheduler': lr_scheduler.LambdaLR(optimizer, rate), 'interval': 'step'}
-            case 'exponential':
-                return {'scheduler': lr_scheduler.ExponentialLR(optimizer, execution.decay)}
-            case 'plateau':
-                plateau = lr_scheduler.ReduceLROnPlateau(
-                    optimizer,
-                    mode=execution.checkpoint_mode,
-                    factor=execution.plateau_factor,
-                    patience=execution.plateau_patience,
-                    min_lr=peak * execution.min_lr_ratio,
-                )
-                return {'scheduler': plateau, 'monitor': self.monitor}
-        return None
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        rate = learning_rate(
+            self._task.execution,
+            self.trainer.global_step,
+            self._n_steps,
+            self._task.training.epochs,
+            self._task.log.losses(self.monitor),
+        )
+        for group in self.trainer.optimizers[0].param_groups:
+            group['lr'] = rate
 
     def moments(self) -> dict[str, NDArray[np.float32]]:
         """Return Adam's moments after the last step, under the canonical names of the variables."""
@@ -135,16 +114,3 @@ class Training(L.LightningModule):
             for name, variable in self.named_variables().items()
             for key, value in optimizer.state.get(variable, {}).items()
         }
-
-
-class WarmupCosine:
-    """Factor on the peak rate: a line up to 1 in `warmup` steps, half a cosine down to `lowest`."""
-
-    def __init__(self, steps: int, *, warmup: int, lowest: float) -> None:
-        self.steps, self.warmup, self.lowest = steps, warmup, lowest
-
-    def __call__(self, step: int) -> float:
-        if step < self.warmup:
-            return (step + 1) / (self.warmup + 1)
-        share = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.lowest + (1 - self.lowest) * 0.5 * (1 + float(np.cos(np.pi * min(1.0, share))))

@@ -20,10 +20,10 @@ from ptychodus_torch_plugin.arrays import FloatArray, IndexArray
 from ptychodus_torch_plugin.backends.protocol import Progress
 from ptychodus_torch_plugin.backends.torch import physics
 from ptychodus_torch_plugin.backends.torch.data import ScanTensors
-from ptychodus_torch_plugin.backends.torch.reporter import StopRequested
 from ptychodus_torch_plugin.backends.torch.sweeps import Sweeper, SweepState, photons_per_pixel
 from ptychodus_torch_plugin.backends.torch.training import Task, Training
 from ptychodus_torch_plugin.backends.torch.unrolled import UnrolledNetwork, mean_transmission
+from ptychodus_torch_plugin.backends.training_log import StopRequested
 from ptychodus_torch_plugin.sweeps import first_probe, schedule
 from ptychodus_torch_plugin.training_plan import Step, TrainingPlan, View
 
@@ -94,11 +94,11 @@ class Preparation:
         )
 
     def _report(self, n_patterns: int) -> None:
-        if self._task.should_stop():
+        if self._task.log.should_stop():
             raise StopRequested
         self._done += 1
         elapsed = time.perf_counter() - self._start
-        self._task.on_event(
+        self._task.log.on_event(
             Progress(
                 'prepare',
                 self._done,
