@@ -35,7 +35,7 @@ from ptychodus_torch_plugin.config import (
     RunConfig,
     TrainingConfig,
 )
-from ptychodus_torch_plugin.errors import OutputError, ScanValueError, ShapeError
+from ptychodus_torch_plugin.errors import ConfigError, OutputError, ScanValueError, ShapeError
 from ptychodus_torch_plugin.legacy import update_legacy_dict
 from ptychodus_torch_plugin.scan import ScanData
 
@@ -118,6 +118,7 @@ def train(
     execution: ExecutionConfig | None = None,
     *,
     backend: str | None = None,
+    start: Model | None = None,
     checkpoint_dir: Path | None = None,
     log_dir: Path | None = None,
     resume: bool = False,
@@ -135,6 +136,9 @@ def train(
         Settings; `None` takes the defaults for the scans' N.
     backend
         'pytorch', 'tensorflow' or a third party's; `None` takes the preferred one installed.
+    start
+        A model of any backend to train on, with its optimiser's state if it has one; its scales
+        stay.  `None` starts from fresh weights.
     checkpoint_dir
         Where checkpoints go after every epoch; `None` keeps none.
     log_dir
@@ -156,7 +160,7 @@ def train(
         raise ScanValueError('no scan was given; expected at least one to train on.')
     run = RunConfig(
         backend=backend,
-        model=model or ModelConfig(N=scans[0].n_px),
+        model=_model_config(scans, model, start),
         training=training or TrainingConfig(),
         execution=execution or ExecutionConfig(),
     )
@@ -167,10 +171,11 @@ def train(
     settings = run.training.for_model(run.model)
     engine = get_backend(backend)
     result = engine.fit(
-        engine.build(run.model, Calibration.of(scans, run.model), seed=settings.seed),
+        _first_model(engine, run.model, scans, settings.seed, start),
         scans,
         settings,
         run.execution,
+        optimizer=_moments(settings, start),
         checkpoint_dir=checkpoint_dir,
         log_dir=log_dir,
         resume=resume,
@@ -190,6 +195,7 @@ def train(
             'best_epoch': result.best_epoch,
             'stopped': result.stopped,
             'optimizer': run.execution.course(),
+            **_origins(start),
             'scans': [
                 {'name': scan.name, 'patterns': scan.n_patterns, 'sha256': scan.fingerprint()}
                 for scan in scans
@@ -197,6 +203,55 @@ def train(
         },
         optimizer=None if result.optimizer is None else dict(result.optimizer),
     )
+
+
+def _model_config(
+    scans: Sequence[ScanData], model: ModelConfig | None, start: Model | None
+) -> ModelConfig:
+    if start is None:
+        return model or ModelConfig(N=scans[0].n_px)
+    if model is not None and model != start.config:
+        raise ConfigError(
+            f'the model to start from is {start.config.to_json()}, but {model.to_json()} was asked '
+            'for; expected the same settings. Leave the settings of the model out.'
+        )
+    return start.config
+
+
+def _first_model(
+    engine: Backend,
+    config: ModelConfig,
+    scans: Sequence[ScanData],
+    seed: int,
+    start: Model | None,
+) -> TrainedModel:
+    """Return a fresh model, or a copy of the one to start from."""
+    if start is None:
+        return engine.build(config, Calibration.of(scans, config), seed=seed)
+    trained = engine.build(config, start.trained.calibration)
+    trained.import_weights(start.trained.export_weights())
+    return trained
+
+
+def _moments(
+    training: TrainingConfig, start: Model | None
+) -> dict[str, NDArray[np.float32]] | None:
+    """Return the optimiser's state to go on from, unless another set of variables is trained."""
+    if start is None or start.optimizer is None or start.training is None:
+        return None
+    switches = ('probe_trainable', 'intensity_scale_trainable')
+    if any(getattr(training, name) != getattr(start.training, name) for name in switches):
+        return None
+    return start.optimizer
+
+
+def _origins(start: Model | None) -> dict[str, Any]:
+    """Return where the model to start from came from, and before that: a list, newest first."""
+    if start is None:
+        return {}
+    last = dict(start.provenance)
+    before = last.pop('started_from', [])
+    return {'started_from': [last, *before]}  # flat: a bundle admits only so many levels
 
 
 def reconstruct(

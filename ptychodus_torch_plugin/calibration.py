@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptychodus_torch_plugin import physics
-from ptychodus_torch_plugin.arrays import BoolArray, ComplexArray
+from ptychodus_torch_plugin.arrays import BoolArray, ComplexArray, FloatArray
 from ptychodus_torch_plugin.config import ModelConfig
+from ptychodus_torch_plugin.probes import scale_probe
 from ptychodus_torch_plugin.scan import ScanData
 from ptychodus_torch_plugin.sweeps import first_probe
 
@@ -48,6 +49,28 @@ class Calibration:
         The mean energy of a pattern of the training scans becomes (N / 2)^2.
         """
         return 2 * math.sqrt(self.mean_counts) / int(self.probe.shape[-1])
+
+
+def input_scale(scan: ScanData, config: ModelConfig, calibration: Calibration) -> float:
+    """Return the divisor of a scan's amplitudes at the input of 'cnn' (`config.input_scaling`)."""
+    if config.input_scaling == 'scan':
+        return Calibration(calibration.probe, scan.mean_counts()).input_scale
+    return calibration.input_scale
+
+
+def scaled_amplitudes(patterns: FloatArray, scale: float) -> FloatArray:
+    """Return the roots of counts over a scale, as the network sees them, float32."""
+    return np.asarray(np.sqrt(patterns) / np.float32(scale), dtype=np.float32)
+
+
+def scan_probe(scan: ScanData, config: ModelConfig, calibration: Calibration) -> physics.Complex:
+    """Return the probe (m, N, N) that a model sees a scan with, scaled to the scan's counts.
+
+    It is the one that was trained, or else the scan's own.
+    """
+    if not calibration.probe_trained:
+        return first_probe(scan, config.sweeps)
+    return scale_probe(calibration.probe, scan.mean_counts(), scan.valid_pixels)
 
 
 def group_energy(probe: physics.Complex, valid: BoolArray, config: ModelConfig) -> float:

@@ -112,6 +112,11 @@ class GroupPlan:
         """Side N of the patterns."""
         return self._scans[0].n_px
 
+    @property
+    def reach_px(self) -> float:
+        """Largest offset of a pattern from its group's centre, over all scans."""
+        return max(each.reach_px for each in [*self.training, *self.validation] if each is not None)
+
     def batches(self, epoch: int) -> list[GroupBatch]:
         """Return the batches of epoch `epoch` (counted from 0) in seeded order."""
         rng = np.random.default_rng([self.config.seed, 1 + epoch])

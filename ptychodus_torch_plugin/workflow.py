@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ptychodus_torch_plugin.api import reconstruct, train
+from ptychodus_torch_plugin.api import load_bundle, reconstruct, train
 from ptychodus_torch_plugin.arrays import FloatArray
 from ptychodus_torch_plugin.backends.protocol import (
     OnEvent,
@@ -77,17 +77,20 @@ def run_workflow(
     if legacy_dict is not None:
         update_legacy_dict(legacy_dict, run)
     execution = apply_overrides(run.execution, execution_overrides or {})
-    if test_scan is not None and test_scan.n_px != run.model.N:
+    start = None if run.resume_from is None else load_bundle(run.resume_from, backend=run.backend)
+    config = run.model if start is None or 'model' in run.model_fields_set else start.config
+    if test_scan is not None and test_scan.n_px != config.N:
         raise ConfigError(
             f'{test_scan.name} has patterns of {test_scan.n_px} px, but the model is for N = '
-            f'{run.model.N}; expected scans of one size. Crop the detector.'
+            f'{config.N}; expected scans of one size. Crop the detector.'
         )
     model = train(
         scans,
-        run.model,
+        config,
         run.training,
         execution,
         backend=run.backend,
+        start=start,
         checkpoint_dir=checkpoint_dir,
         log_dir=log_dir,
         resume=resume,

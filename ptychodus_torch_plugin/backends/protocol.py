@@ -157,7 +157,9 @@ class TrainedModel(Protocol):
     ) -> Reconstruction:
         """Turn a scan into an object."""
 
-    def predict(self, patterns: FloatArray, offsets_px: FloatArray) -> GroupPrediction:
+    def predict(
+        self, patterns: FloatArray, offsets_px: FloatArray, *, normalized: bool = False
+    ) -> GroupPrediction:
         """Turn groups into patches of the object: the model `diffraction_to_obj` of 'cnn'.
 
         Parameters
@@ -166,6 +168,9 @@ class TrainedModel(Protocol):
             Photon counts; bad pixels are 0.
         offsets_px : (g, C, 2) float32
             Positions relative to the centre of their group, [dy, dx].
+        normalized
+            Whether `patterns` are amplitudes on the network's own scale instead, and the patches
+            are to be what the network itself says, without the intensity scale.
 
         Raises
         ------
@@ -216,7 +221,12 @@ class Backend(Protocol):
         checkpoint_dir: Path | None = None,
         log_dir: Path | None = None,
         resume: bool = False,
+        optimizer: Mapping[str, NDArray[np.float32]] | None = None,
         on_event: OnEvent = ignore_event,
         should_stop: ShouldStop = never_stop,
     ) -> TrainingResult:
-        """Train a model on one scan or many; `training` has no None that `for_model` fills in."""
+        """Train a model on one scan or many; `training` has no None that `for_model` fills in.
+
+        `optimizer` is the state of the optimiser that trained the model so far, under canonical
+        names (`TrainingResult.optimizer`), to go on from.
+        """

@@ -16,14 +16,14 @@ import numpy as np
 
 from ptychodus_torch_plugin.arrays import ComplexArray, FloatArray, IndexArray
 from ptychodus_torch_plugin.backends.protocol import OnEvent, Progress, Reconstruction, ShouldStop
-from ptychodus_torch_plugin.calibration import Calibration
+from ptychodus_torch_plugin.calibration import Calibration, scan_probe
 from ptychodus_torch_plugin.config import ExecutionConfig, InferenceConfig, ModelConfig
 from ptychodus_torch_plugin.group_plan import check_reach
 from ptychodus_torch_plugin.grouping import Groups, draw_groups
-from ptychodus_torch_plugin.probes import orthogonalise, scale_probe
+from ptychodus_torch_plugin.probes import orthogonalise
 from ptychodus_torch_plugin.scan import ScanData
 from ptychodus_torch_plugin.stitching import Canvas, probe_weight, uniform_weight
-from ptychodus_torch_plugin.sweeps import Sweep, first_probe, schedule, settling_schedule
+from ptychodus_torch_plugin.sweeps import Sweep, schedule, settling_schedule
 from ptychodus_torch_plugin.training_plan import held_out_indices
 
 GROUPS_AT_ONCE = 32
@@ -168,7 +168,7 @@ def reconstruct(
     total = sum(_work(config, inference, len(pool), batch_size) for pool in pools)
     report = _Reporter(total, on_event, should_stop)
     run = _Run(engine, config, scan, inference, batch_size, report)
-    probe = _probe(config, calibration, scan)
+    probe = scan_probe(scan, config, calibration)
 
     objects: dict[str, ComplexArray] = {}
     r_fitted: dict[str, float] = {}
@@ -195,13 +195,6 @@ def reconstruct(
     )
 
 
-def _probe(config: ModelConfig, calibration: Calibration, scan: ScanData) -> ComplexArray:
-    """Return the scan's probe, or the one that was trained, scaled to the scan's counts."""
-    if not calibration.probe_trained:
-        return first_probe(scan, config.sweeps)
-    return scale_probe(calibration.probe, scan.mean_counts(), scan.valid_pixels)
-
-
 def _work(config: ModelConfig, inference: InferenceConfig, n_groups: int, batch_size: int) -> int:
     """Return the number of reports of one run: sweeps, or batches of groups and sweeps."""
     first = -(-n_groups // batch_size) if config.architecture == 'cnn' else config.sweeps_before
@@ -209,7 +202,7 @@ def _work(config: ModelConfig, inference: InferenceConfig, n_groups: int, batch_
 
 
 def _warn_of_dose(config: ModelConfig, calibration: Calibration, scan: ScanData) -> None:
-    if config.architecture != 'cnn':
+    if config.architecture != 'cnn' or config.input_scaling == 'scan':
         return
     trained, found = calibration.mean_counts, scan.mean_counts()
     if not 1 / DOSE_RANGE < found / trained < DOSE_RANGE:

@@ -6,18 +6,24 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ptychodus_torch_plugin.backends.protocol import EpochRecord, OnEvent, Progress, ShouldStop
+from ptychodus_torch_plugin.bundle.weights import check_weights
 from ptychodus_torch_plugin.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptychodus_torch_plugin.errors import TrainingError
 from ptychodus_torch_plugin.scan import ScanData
 
 MEMORY = 0.9
 """Share of the smoothed loss that the next step keeps."""
+
+
+SLOTS = ('step', 'exp_avg', 'exp_avg_sq')
+"""What Adam remembers of each variable; names in bundles are `<slot>/<name>`."""
 
 
 class StopRequested(Exception):  # noqa: N818 - it is no error
@@ -85,6 +91,14 @@ class TrainingLog:
         """Return the losses 'loss' or 'val_loss' of the epochs that were completed."""
         return [_monitored(record, monitor) for record in self.history]
 
+    def impatient(self, monitor: str, execution: ExecutionConfig) -> bool:
+        """Return whether the monitored loss has not got better for too many epochs."""
+        sign = 1 if execution.checkpoint_mode == 'min' else -1
+        losses = [sign * loss for loss in self.losses(monitor)]
+        if not losses:
+            return False
+        return len(losses) - 1 - losses.index(min(losses)) >= execution.early_stop_patience
+
     def rows(self) -> list[list[Any]]:
         """Return the history as plain numbers, which a checkpoint can hold."""
         return [[r.epoch, r.loss, r.validation_loss] for r in self.history]
@@ -123,6 +137,18 @@ def _monitored(record: EpochRecord, monitor: str) -> float:
         return record.loss
     assert record.validation_loss is not None
     return record.validation_loss
+
+
+def check_moments(
+    moments: Mapping[str, NDArray[np.float32]], variables: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Raise `BundleWeightsError` unless there is every slot of every variable, by its shape."""
+    expected = {
+        f'{slot}/{name}': () if slot == 'step' else shape
+        for name, shape in variables.items()
+        for slot in SLOTS
+    }
+    check_weights(moments, expected, source="the optimiser's state")
 
 
 def fingerprint(

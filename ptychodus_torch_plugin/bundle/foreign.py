@@ -15,18 +15,22 @@ _FRAMEWORK_FILES = {
 }
 
 
+def is_foreign(names: Sequence[str]) -> bool:
+    """Whether the member names of an archive are those of a PtychoPINN archive."""
+    return LEGACY_MANIFEST in names and MANIFEST not in names
+
+
 def refuse_foreign(path: Path, names: Sequence[str]) -> None:
     """Raise `ForeignBundleError` if the member names are those of a PtychoPINN archive.
 
-    Its manifest is a pickle: to learn the backend from it would be to execute it.
+    A bundle is what it says; such an archive has to be interpreted: `foreign` does it on request.
     """
-    if MANIFEST in names or LEGACY_MANIFEST not in names:
+    if not is_foreign(names):
         return
     clues = (_FRAMEWORK_FILES.get(PurePosixPath(name).name) for name in names)
     framework = next((clue for clue in clues if clue), 'unknown framework')
     raise ForeignBundleError(
         f'{path} has {LEGACY_MANIFEST} but no {MANIFEST}: it seems to be a PtychoPINN archive '
-        f'({framework}, judged by its member names). Its backend was not read, for that would '
-        'execute what is in the file. This release reads only bundles of this package; a reader '
-        'for PtychoPINN archives comes with a later one. Train the model here instead.'
+        f'({framework}, judged by its member names), not a bundle of this package. Make one of '
+        'it, without executing what is in it: ptychodus-torch-plugin convert ARCHIVE BUNDLE.'
     )

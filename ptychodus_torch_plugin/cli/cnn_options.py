@@ -7,6 +7,7 @@ from ptychodus_torch_plugin.cli.options import setting, switch
 
 ModelType = Literal['pinn', 'supervised']
 Activation = Literal['sigmoid', 'swish', 'softplus', 'relu']
+InputScaling = Literal['training', 'scan']
 
 
 def cnn_setting(*names: str, default: str, what: str) -> Any:
@@ -51,6 +52,10 @@ class CnnOptions:
         'pad_object': 'model.pad_object',
         'probe_mask': 'model.probe_mask',
         'gaussian_smoothing_sigma': 'model.gaussian_smoothing_sigma',
+        'cbam_encoder': 'model.cbam_encoder',
+        'outer_channels': 'model.outer_channels',
+        'border_filters': 'model.border_filters',
+        'input_scaling': 'model.input_scaling',
         'nll_weight': 'training.nll_weight',
         'mae_weight': 'training.mae_weight',
         'tv_weight': 'training.tv_weight',
@@ -154,6 +159,38 @@ class CnnOptions:
             '--gaussian_smoothing_sigma',
             default='0',
             what='sigma in pixels of a Gaussian filter of the exit wave; 0: none.',
+        ),
+    ] = None
+    cbam_encoder: Annotated[
+        bool | None,
+        cnn_switch(
+            'cbam_encoder',
+            default=False,
+            what='whether each level of the encoder weighs its channels and pixels.',
+        ),
+    ] = None
+    outer_channels: Annotated[
+        int | None,
+        cnn_setting(
+            '--outer_channels',
+            default='4',
+            what='channels of a decoder that make the outer part of the patch.',
+        ),
+    ] = None
+    border_filters: Annotated[
+        int | None,
+        cnn_setting(
+            '--border_filters',
+            default='n_filters_scale * 2048 / N',
+            what='filters of the layers at the full side N.',
+        ),
+    ] = None
+    input_scaling: Annotated[
+        InputScaling | None,
+        cnn_setting(
+            '--input_scaling',
+            default='training',
+            what='normalise the input by the counts of the training scans, or of the scan at hand.',
         ),
     ] = None
 

@@ -16,11 +16,14 @@ from ptychodus_torch_plugin.bundle.archive import read_manifest
 from ptychodus_torch_plugin.bundle.container import FILE_NAMES
 from ptychodus_torch_plugin.bundle.limits import WEIGHTS
 from ptychodus_torch_plugin.cli.comparison import OBJECT_NPZ_KEYS
+from ptychodus_torch_plugin.cli.model_conversion import describe_model
 from ptychodus_torch_plugin.errors import PluginError
 from ptychodus_torch_plugin.files.containers import errors_named, open_container
 from ptychodus_torch_plugin.files.options import ReadOptions
 from ptychodus_torch_plugin.files.product import read_product
 from ptychodus_torch_plugin.files.reading import identify, read_scan
+from ptychodus_torch_plugin.foreign.archive import is_archive
+from ptychodus_torch_plugin.foreign.conversion import convert_archive
 from ptychodus_torch_plugin.optics import Optics
 from ptychodus_torch_plugin.physics import Complex
 from ptychodus_torch_plugin.probes import center_px
@@ -32,6 +35,8 @@ BEAM_ENERGY = 0.9
 
 def describe(path: Path, options: ReadOptions, diffraction: Path | None) -> dict[str, Any]:
     """Return what a file or folder holds; `PluginError` if nobody can tell."""
+    if is_archive(path):
+        return {'kind': 'ptychopinn-model', **describe_model(convert_archive(path))}
     if _is_bundle(path):
         return _bundle(path)
     if _is_object_npz(path):

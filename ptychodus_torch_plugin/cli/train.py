@@ -1,7 +1,7 @@
 """`train`: a network from one scan or many."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -31,17 +31,16 @@ from ptychodus_torch_plugin.cli.settings import (
     run_config,
     with_implied_architecture,
 )
-from ptychodus_torch_plugin.cli.training import (
-    CHECKPOINTS,
-    RUN_FILE,
-    check_test_scan,
-    train_into,
+from ptychodus_torch_plugin.cli.starting import (
+    Config,
+    Resume,
+    ResumeFrom,
+    check_model_options,
+    first_settings,
 )
+from ptychodus_torch_plugin.cli.training import check_test_scan, train_into
 from ptychodus_torch_plugin.cli.training_options import AllTrainingOptions
-from ptychodus_torch_plugin.errors import ConfigError, InputNotFoundError
-
-if TYPE_CHECKING:
-    from ptychodus_torch_plugin.config import RunConfig
+from ptychodus_torch_plugin.errors import ConfigError
 
 
 @with_groups
@@ -72,18 +71,9 @@ def train(
         ),
     ] = Path('training_outputs'),
     backend: Backend = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(metavar='FILE', help='Run file (JSON or YAML); the options override it.'),
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            '--resume',
-            help='Go on where an interrupted training into the same folder was; its run.json '
-            'holds unless --config is given. Name the same scans.',
-        ),
-    ] = False,
+    config: Config = None,
+    resume: Resume = False,
+    resume_from: ResumeFrom = None,
     quiet: Quiet = False,
     json_output: Json = False,
     model: ModelOptions,
@@ -111,8 +101,9 @@ def train(
         progress_display(quiet=quiet or disable_mlflow) as display,
         output_folder(out) as folder,
     ):
-        base = _load(_run_file(folder, config, resume=resume))
+        base = first_settings(folder, config, resume_from, resume=resume)
         chosen = with_implied_architecture(chosen, display, base=base)
+        check_model_options(chosen, base)
         run_config(chosen, base=base)  # a bad setting must not wait for data and framework
         tests = [] if test_data_file is None else [test_data_file]
         data = read_scans([*paths, *tests], reading, display)
@@ -137,23 +128,3 @@ def _say(summary: dict[str, Any]) -> None:
         say_reconstruction(test)
         files = {**files, **test['files']}
     say_files(files)
-
-
-def _run_file(folder: Path, config: Path | None, *, resume: bool) -> Path | None:
-    if not resume:
-        return config
-    if not any((folder / CHECKPOINTS).glob('*')):
-        raise InputNotFoundError(
-            f'{folder / CHECKPOINTS} holds nothing, so there is nothing to resume; expected the '
-            'checkpoints of an interrupted training. Train without --resume first.'
-        )
-    own = folder / RUN_FILE
-    return own if config is None and own.is_file() else config
-
-
-def _load(run_file: Path | None) -> 'RunConfig | None':
-    if run_file is None:
-        return None
-    from ptychodus_torch_plugin.config import RunConfig
-
-    return RunConfig.load(run_file)

@@ -9,6 +9,7 @@ from ptychodus_torch_plugin.cli.outputs import output_folder, write_training
 from ptychodus_torch_plugin.cli.progress import Display
 from ptychodus_torch_plugin.cli.reconstruction import as_in_training, reconstruct_into
 from ptychodus_torch_plugin.cli.settings import run_config
+from ptychodus_torch_plugin.cli.starting import CHECKPOINTS, RUN_FILE
 from ptychodus_torch_plugin.cli.stopping import StoppedError, StopRequest
 
 if TYPE_CHECKING:
@@ -17,8 +18,7 @@ if TYPE_CHECKING:
     from ptychodus_torch_plugin.config import RunConfig
     from ptychodus_torch_plugin.scan import ScanData
 
-CHECKPOINTS, LOGS, TEST = 'checkpoints', 'logs', 'test'
-RUN_FILE = 'run.json'
+LOGS, TEST = 'logs', 'test'
 
 
 def train_into(
@@ -68,8 +68,10 @@ def train_into(
     files |= write_training(
         folder, model.history, best_epoch=model.best_epoch, stopped=model.stopped
     )
+    origin = {} if run.resume_from is None else {'resume_from': run.resume_from}
     return {
         **training_summary(model),
+        **origin,
         'scans': [f'{scan.name} ({scan.n_patterns} patterns)' for scan in scans],
         'seconds': round(time.perf_counter() - start, 2),
         'settings': run.model_copy(update={'training': model.training}).to_json(),
@@ -128,10 +130,12 @@ def train_with_display(
     StoppedError
         If the user stopped it before any epoch was completed.
     """
+    from ptychodus_torch_plugin.api import load_bundle
     from ptychodus_torch_plugin.api import train as train_model
 
     if run.model.architecture == 'none':
         display.say('Architecture none has nothing to train: the model holds settings only.')
+    start = None if run.resume_from is None else load_bundle(run.resume_from, backend=run.backend)
     started = False
 
     def on_event(event: 'Progress') -> None:
@@ -152,6 +156,7 @@ def train_with_display(
             run.training,
             run.execution,
             backend=run.backend,
+            start=start,
             checkpoint_dir=checkpoints,
             log_dir=logs,
             resume=resume,

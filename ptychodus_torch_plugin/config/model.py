@@ -74,6 +74,15 @@ class ModelConfig(Settings):
     """Whether the exit wave is cut off outside a disc of diameter N / 2."""
     gaussian_smoothing_sigma: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
     """Sigma in pixels of a 3 x 3 Gaussian filter of the exit wave; 0: none."""
+    cbam_encoder: bool = False
+    """Whether each level of the encoder weighs its channels and pixels before pooling (CBAM)."""
+    outer_channels: Positive = 4
+    """Channels at the end of a decoder that make the outer part of the patch; with `pad_object`."""
+    border_filters: Positive | None = None
+    """Filters of the layers at the full side N; None: n_filters_scale * 2048 / N."""
+    input_scaling: Literal['training', 'scan'] = 'training'
+    """What the input is normalised by: the mean counts of the training scans, or, as PtychoPINN
+    does, those of whichever scan is looked at."""
 
     @model_validator(mode='before')
     @classmethod
@@ -93,6 +102,23 @@ class ModelConfig(Settings):
             raise ValueError(
                 f"N = {self.N} is not supported by architecture 'cnn'; expected one of "
                 f"{CNN_SIZES_PX}, or architecture 'unrolled'"
+            )
+        return self
+
+    @model_validator(mode='after')
+    def _check_filters(self) -> Self:
+        if self.architecture != 'cnn':
+            return self
+        channels, fewest = 32 * self.n_filters_scale, 2048 // self.N * self.n_filters_scale
+        if self.outer_channels >= channels:
+            raise ValueError(
+                f'outer_channels = {self.outer_channels} leaves none for the centre of the patch; '
+                f'expected fewer than n_filters_scale * 32 = {channels}'
+            )
+        if self.cbam_encoder and fewest < CBAM_REDUCTION:
+            raise ValueError(
+                f'cbam_encoder squeezes {CBAM_REDUCTION} channels into one, but the first level of '
+                f'the encoder has {fewest}; expected n_filters_scale = 2 or more for N = {self.N}'
             )
         return self
 
@@ -117,6 +143,8 @@ class ModelConfig(Settings):
 
 
 CNN_SIZES_PX = (64, 128, 256)
+CBAM_REDUCTION = 16
+"""Channels of a level of the encoder for each one in the middle of its channel gate."""
 CNN_FIELDS = (
     'gridsize',
     'model_type',
@@ -127,6 +155,10 @@ CNN_FIELDS = (
     'pad_object',
     'probe_mask',
     'gaussian_smoothing_sigma',
+    'cbam_encoder',
+    'outer_channels',
+    'border_filters',
+    'input_scaling',
 )
 """Settings of `ModelConfig` that mean something for 'cnn' alone."""
 UNROLLED_FIELDS = ('sweeps_before', 'channels')

@@ -18,6 +18,8 @@ class RunConfig(Settings):
 
     backend: str | None = None
     """Name of the backend; None takes the preferred one that is installed."""
+    resume_from: str | None = None
+    """Bundle of a model to train further, of any backend; None starts from fresh weights."""
     model: ModelConfig = ModelConfig()
     """What is trained."""
     training: TrainingConfig = TrainingConfig()

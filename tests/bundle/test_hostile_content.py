@@ -81,7 +81,9 @@ def test_foreign_archives_are_named_and_never_unpickled(
 ) -> None:
     trap = tmp_path / 'trap'
     path = forge({'manifest.dill': pickle.dumps(Payload(trap)), 'a/params.dill': b'', name: b''})
-    both_refuse(path, ForeignBundleError, rf'PtychoPINN archive \({framework}.*a later one')
+    both_refuse(
+        path, ForeignBundleError, rf'PtychoPINN archive \({framework}.*convert ARCHIVE BUNDLE'
+    )
     assert not trap.exists()
 
 

@@ -17,7 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ptychodus_torch_plugin.bundle import container
+from ptychodus_torch_plugin.bundle import container, limits
 from ptychodus_torch_plugin.bundle.archive import read_bundle, read_manifest
 from ptychodus_torch_plugin.bundle.errors import (
     BundleAccessError,
@@ -153,8 +153,8 @@ def test_total_and_file_size_are_limited(
     both_refuse(maker.GOLDEN, BundleLimitError, 'together; expected at most 5000')
     path = tmp_path / 'sparse.zip'
     with path.open('wb') as stream:
-        stream.truncate(container.ARCHIVE_BYTES + 1)
-    both_refuse(path, BundleLimitError, f'expected at most {container.ARCHIVE_BYTES}')
+        stream.truncate(limits.ARCHIVE_BYTES + 1)
+    both_refuse(path, BundleLimitError, f'expected at most {limits.ARCHIVE_BYTES}')
 
 
 def test_an_honest_bomb_is_refused_by_its_ratio(

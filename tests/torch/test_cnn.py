@@ -8,25 +8,15 @@ import torch
 from torch.nn import functional
 
 from ptychodus_torch_plugin.backends.torch.cnn import CnnNetwork
-from ptychodus_torch_plugin.config import ModelConfig
 from ptychodus_torch_plugin.errors import ShapeError
+from tests.parity import graphs
+from tests.parity.graphs import CNN_COUNTS, CNN_OPTIONS, amplitudes_of, cnn_config
 
 from .parity import TOLERANCES, assert_close
 
 
-def config_of(**settings):
-    return ModelConfig(architecture='cnn', **({'n_filters_scale': 1} | settings))
-
-
-def groups_of(config, batch=2):
-    """Return amplitudes of unequal channels, brightest off the centre, with rms 0.5."""
-    n_px, channels = config.N, config.patterns_per_group
-    y, x = np.indices((n_px, n_px)) / n_px
-    bright = 0.2 + np.exp(-20 * (y - 0.4) ** 2 - 8 * (x - 0.7) ** 2)
-    noise = np.random.default_rng(n_px).random((batch, channels, n_px, n_px))
-    amplitudes = noise * bright * (1 + np.arange(channels))[:, None, None]
-    amplitudes *= 0.5 / np.sqrt(np.mean(amplitudes**2))
-    return torch.from_numpy(amplitudes.astype(np.float32))
+def groups_of(config):
+    return torch.from_numpy(amplitudes_of(config))
 
 
 def trained(config, seed=1):
@@ -63,6 +53,19 @@ class Graph:
     def larger(self, x, name):
         return self.conv(self.enlarged(self.two(x, name)), f'{name}.out')
 
+    def weighed(self, x, name):
+        def squeezed(x):
+            for i in (0, 1):
+                weight, bias = (self.weights[f'{name}.channel.{i}.{k}'] for k in ('weight', 'bias'))
+                x = torch.einsum('oi,bi->bo', weight, x.clamp_min(0) if i else x) + bias
+            return x
+
+        channels = squeezed(x.sum((2, 3)) / x[0, 0].numel()) + squeezed(x.amax((2, 3)))
+        x = x / (1 + torch.exp(-channels))[:, :, None, None]
+        seen = torch.stack([x.amax(1), x.sum(1) / x.shape[1]], 1)
+        kernel = self.weights[f'{name}.spatial.weight']
+        return x / (1 + torch.exp(-functional.conv2d(functional.pad(seen, [3] * 4), kernel)))
+
     def decoded(self, x, name, activation):
         n_px = self.config.N
         for level in range(int(math.log2(n_px)) - 4):
@@ -72,17 +75,20 @@ class Graph:
         if not self.config.pad_object:
             whole = activation(self.larger(x, f'{name}.whole'))
             return whole if self.config.probe_big else torch.where(middle, whole, 0)
-        center = activation(self.conv(x[:, :-4], f'{name}.center'))
+        outer = self.config.outer_channels
+        center = activation(self.conv(x[:, :-outer], f'{name}.center'))
         center = functional.pad(center, [n_px // 4] * 4)
         if not self.config.probe_big:
             return center
-        border = self.larger(x[:, -4:], f'{name}.border')
+        border = self.larger(x[:, -outer:], f'{name}.border')
         return torch.where(middle, center, border * border.sigmoid())
 
     def patches(self, x):
         for level in range(int(math.log2(self.config.N)) - 3):
-            x = self.two(x, f'encoder.{level}').unflatten(3, (-1, 2)).unflatten(2, (-1, 2))
-            x = x.amax(dim=(3, 5))
+            x = self.two(x, f'encoder.{level}')
+            if self.config.cbam_encoder:
+                x = self.weighed(x, f'encoder.{level}.attention')
+            x = x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).amax(dim=(3, 5))
         amplitude = {
             'sigmoid': lambda x: 1 / (1 + torch.exp(-x)),
             'swish': lambda x: x / (1 + torch.exp(-x)),
@@ -93,25 +99,22 @@ class Graph:
         return amplitude * torch.exp(1j * self.decoded(x, 'phase', lambda x: np.pi * x.tanh()))
 
 
-OPTIONS = {
-    'every default, a group of 4': {'gridsize': 2},
-    'one patch for 4 patterns': {'gridsize': 2, 'object_big': False, 'amp_activation': 'swish'},
-    'nothing outside the middle': {'probe_big': False, 'amp_activation': 'softplus'},
-    'all in one': {'pad_object': False, 'amp_activation': 'swish'},
-    'all in one, without border': {
-        'pad_object': False,
-        'probe_big': False,
-        'amp_activation': 'relu',
-        'gridsize': 3,
+OPTIONS = CNN_OPTIONS | {
+    'attention': {'gridsize': 2, 'cbam_encoder': True, 'amp_activation': 'swish'},
+    "PtychoPINN's PyTorch variant": {
+        'N': 128,
+        'cbam_encoder': True,
+        'outer_channels': 1,
+        'border_filters': 32,
     },
-    '128 px': {'N': 128, 'n_filters_scale': 2},
+    'all in one, few filters': {'pad_object': False, 'border_filters': 3},
 }
 
 
 @pytest.mark.parametrize('options', OPTIONS.values(), ids=OPTIONS)
 def test_the_graph_is_the_written_one(options):
     """Values, and gradients of every weight: also where swish makes amplitudes negative."""
-    config = config_of(**options)
+    config = cnn_config(**options)
     network, amplitudes = trained(config), groups_of(config)
     weights = {name: w.detach().double() for name, w in network.state_dict().items()}
     weights.pop('log_intensity_scale')
@@ -130,19 +133,9 @@ def test_the_graph_is_the_written_one(options):
             assert_close(parameter.grad, weights[name].grad, tolerance, dtype=np.float32)
 
 
-@pytest.mark.parametrize(
-    ('n_px', 'scale', 'gridsize', 'count'),
-    [
-        (64, 2, 1, 2_331_772),
-        (64, 2, 2, 2_340_208),
-        (64, 1, 1, 585_244),
-        (64, 1, 2, 589_360),
-        (128, 2, 1, 4_661_212),
-        (128, 1, 1, 1_167_052),
-    ],
-)
+@pytest.mark.parametrize(('n_px', 'scale', 'gridsize', 'count'), CNN_COUNTS)
 def test_as_many_weights_as_the_reference(n_px, scale, gridsize, count):
-    network = CnnNetwork(config_of(N=n_px, n_filters_scale=scale, gridsize=gridsize))
+    network = CnnNetwork(cnn_config(N=n_px, n_filters_scale=scale, gridsize=gridsize))
     trainable = [p.numel() for p in network.parameters() if p.requires_grad]
     assert sum(trainable) == count
     assert sum(p.numel() for p in network.parameters()) == count + 1  # log_intensity_scale
@@ -152,7 +145,7 @@ def test_as_many_weights_as_the_reference(n_px, scale, gridsize, count):
 @pytest.mark.parametrize('gridsize', [1, 2, 3])
 @pytest.mark.parametrize('n_px', [64, 128, 256])
 def test_shapes(n_px, gridsize, object_big):
-    config = config_of(N=n_px, gridsize=gridsize, object_big=object_big)
+    config = cnn_config(N=n_px, gridsize=gridsize, object_big=object_big)
     network = CnnNetwork(config)
     with torch.no_grad():
         patches = network(groups_of(config))
@@ -166,22 +159,20 @@ def test_shapes(n_px, gridsize, object_big):
 
 
 def middle_of(n_px):
-    middle = np.zeros((n_px, n_px), bool)
-    middle[n_px // 4 : 3 * n_px // 4, n_px // 4 : 3 * n_px // 4] = True
-    return torch.from_numpy(middle)
+    return torch.from_numpy(graphs.middle_of(n_px))
 
 
 @pytest.mark.parametrize('n_px', [64, 128])
 @pytest.mark.parametrize('pad_object', [True, False])
 def test_without_a_big_probe_only_the_middle_is_filled(n_px, pad_object):
-    config = config_of(N=n_px, probe_big=False, pad_object=pad_object)
+    config = cnn_config(N=n_px, probe_big=False, pad_object=pad_object)
     patch = trained(config)(groups_of(config))
     assert torch.equal(patch != 0, middle_of(n_px).expand_as(patch))
 
 
 @pytest.mark.parametrize('n_px', [64, 128])
 def test_middle_and_border_come_from_their_own_channels(n_px, monkeypatch):
-    decoder = trained(config_of(N=n_px)).phase
+    decoder = trained(cnn_config(N=n_px)).phase
     monkeypatch.setattr(decoder, 'decoded', lambda x: x)
     middle = middle_of(n_px)
     for part, own in ((middle, np.s_[:28]), (~middle, np.s_[28:])):
@@ -200,7 +191,7 @@ def test_middle_and_border_come_from_their_own_channels(n_px, monkeypatch):
 @pytest.mark.parametrize('pad_object', [True, False])
 def test_an_untrained_network_says_about_one(amp_activation, pad_object):
     torch.manual_seed(2)
-    config = config_of(gridsize=2, amp_activation=amp_activation, pad_object=pad_object)
+    config = cnn_config(gridsize=2, amp_activation=amp_activation, pad_object=pad_object)
     network = CnnNetwork(config)
     with torch.no_grad():
         transmission = network.intensity_scale * network(groups_of(config))
@@ -210,7 +201,7 @@ def test_an_untrained_network_says_about_one(amp_activation, pad_object):
 
 
 def test_the_intensity_scale_starts_at_two_and_stays():
-    network = CnnNetwork(config_of())
+    network = CnnNetwork(cnn_config())
     assert network.intensity_scale.item() == pytest.approx(2, rel=1e-6)
     scale = network.state_dict()['log_intensity_scale']
     assert (scale.shape, scale.dtype) == ((), torch.float32)
@@ -220,7 +211,7 @@ def test_the_intensity_scale_starts_at_two_and_stays():
 def test_first_weights_depend_on_the_seed_alone():
     def weights(seed):
         torch.manual_seed(seed)
-        return CnnNetwork(config_of(gridsize=2)).state_dict()
+        return CnnNetwork(cnn_config(gridsize=2)).state_dict()
 
     first, again, other = weights(3), weights(3), weights(4)
     for name, tensor in first.items():
@@ -234,7 +225,7 @@ def test_first_weights_depend_on_the_seed_alone():
 
 @pytest.mark.parametrize('probe_big', [True, False])
 def test_in_bfloat16_the_patches_are_nearly_the_same(probe_big):
-    config = config_of(gridsize=2, probe_big=probe_big)
+    config = cnn_config(gridsize=2, probe_big=probe_big)
     network, amplitudes = trained(config), groups_of(config)
     patches = network(amplitudes)
     with torch.autocast('cpu', dtype=torch.bfloat16):
@@ -253,4 +244,4 @@ def test_in_bfloat16_the_patches_are_nearly_the_same(probe_big):
 )
 def test_groups_of_another_size(shape, message):
     with pytest.raises(ShapeError, match=message):
-        CnnNetwork(config_of())(torch.zeros(shape))
+        CnnNetwork(cnn_config())(torch.zeros(shape))

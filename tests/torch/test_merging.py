@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from ptychodus_torch_plugin import stitching as oracle
 from ptychodus_torch_plugin.backends.torch.merging import (
     merge_patches,
     merged_patch,
@@ -13,25 +12,13 @@ from ptychodus_torch_plugin.backends.torch.merging import (
     translations,
 )
 from ptychodus_torch_plugin.errors import ShapeError
+from tests.parity.groups import GROUPS, SPOILED_OFFSETS, PlainGroups
 
 from .parity import TOLERANCES, assert_close, waves_of
 
-REACH_PX = 5.0
 
-
-class Groups:
-    """Groups of unequal patches at unequal offsets, with next to no weight in one corner."""
-
-    def __init__(self, n_px, count, *, whole=False, dtype=np.float32):
-        rng = np.random.default_rng(n_px + count)
-        offsets = rng.uniform(-REACH_PX, REACH_PX, (3, count, 2))
-        self.offsets = (np.round(offsets) if whole else offsets).astype(dtype)
-        patches = waves_of((3, count, n_px, n_px)) * (1 + np.arange(count))[:, None, None]
-        self.patches = patches.astype(np.result_type(dtype, np.complex64))
-        y, x = np.indices((n_px, n_px))
-        self.weight = (np.exp(-((y / n_px - 0.4) ** 2) - (x / n_px - 0.7) ** 2)).astype(dtype)
-        self.weight[: n_px // 3, : n_px // 2] = 1e-8
-        self.n_px, self.side_px = n_px, oracle.canvas_px(n_px, REACH_PX)
+class Groups(PlainGroups):
+    """The same, as tensors."""
 
     @property
     def matrices(self):
@@ -40,15 +27,6 @@ class Groups:
     def merged(self):
         tensors = torch.from_numpy(self.patches), torch.from_numpy(self.weight)
         return merge_patches(*tensors, *self.matrices)
-
-    def expected(self, offsets):
-        """Return the oracle's canvases and coverages."""
-        groups = zip(self.patches, offsets, strict=True)
-        merged = [oracle.merge_group(p, o, self.weight, self.side_px) for p, o in groups]
-        return [np.stack(arrays) for arrays in zip(*merged, strict=True)]
-
-
-GROUPS = [(16, 1, False), (16, 4, False), (16, 4, True), (13, 9, False)]
 
 
 @pytest.mark.parametrize(('n_px', 'count', 'whole'), GROUPS)
@@ -66,22 +44,13 @@ def test_merged_patches(n_px, count, whole):
 def test_read_patches(n_px, count, whole):
     groups = Groups(n_px, count, whole=whole)
     canvas = waves_of((3, groups.side_px, groups.side_px))
-    expected = [oracle.read_group(c, o, n_px) for c, o in zip(canvas, groups.offsets, strict=True)]
     actual = read_patches(torch.from_numpy(canvas), *groups.matrices)
-    assert_close(actual, np.stack(expected), TOLERANCES['transform'], dtype=np.complex64)
+    assert_close(
+        actual, groups.expected_reading(canvas), TOLERANCES['transform'], dtype=np.complex64
+    )
 
 
-@pytest.mark.parametrize(
-    'spoil',
-    [
-        lambda offsets: offsets + np.float32([1, 0]),
-        lambda offsets: offsets + np.float32([0, -1]),
-        lambda offsets: offsets[..., ::-1],
-        lambda offsets: offsets[:, ::-1],
-        lambda offsets: -offsets,
-    ],
-    ids=['row', 'column', 'axes', 'channels', 'sign'],
-)
+@pytest.mark.parametrize('spoil', SPOILED_OFFSETS.values(), ids=SPOILED_OFFSETS)
 def test_the_comparison_notices(spoil):
     groups = Groups(16, 4)
     groups.offsets *= np.float32(0.8)  # room for a pixel more

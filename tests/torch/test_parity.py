@@ -8,27 +8,15 @@ from scipy import ndimage
 from ptychodus_torch_plugin import physics as oracle
 from ptychodus_torch_plugin.backends.torch import physics
 from ptychodus_torch_plugin.backends.torch.sweeps import photons_per_pixel
+from tests.parity.comparison import SPOILED, unlike
+from tests.parity.comparison import single as single_arrays
 
 from .parity import TOLERANCES, assert_close, board, waves_of
 
 # The comparison itself
 
 
-@pytest.mark.parametrize(
-    'spoil',
-    [
-        lambda x: np.roll(x, 1, axis=-1),
-        lambda x: np.roll(x, 1, axis=-2),
-        lambda x: x.swapaxes(-2, -1),
-        lambda x: x[::-1],
-        lambda x: x.conj(),
-        lambda x: x.astype(np.complex128),
-        lambda x: x[:, :-1],
-        lambda x: x * (1 + 2e-5),
-        lambda x: x * np.nan,
-    ],
-    ids=['column', 'row', 'axes', 'modes', 'conjugate', 'dtype', 'shape', 'scale', 'nan'],
-)
+@pytest.mark.parametrize('spoil', SPOILED.values(), ids=SPOILED)
 def test_the_comparison_notices(lopsided, spoil):
     probe = lopsided(32, 3, whole=False).probe
     assert_close(probe * np.float32(1 + 5e-6), probe.astype(complex), 1e-5, dtype=np.complex64)
@@ -159,22 +147,9 @@ def test_photons_per_pixel(scene):
 # Groups of patterns
 
 
-def unlike(n, n_px, seed=0):
-    """Return counts, predictions, patches, truth, weight and valid pixels, all without symmetry."""
-    rng = np.random.default_rng([seed, n_px])
-    y, x = np.indices((n_px, n_px))
-    counts = rng.poisson(3 + 0.2 * y, size=(n, n_px, n_px))
-    predicted = counts * rng.uniform(0.5, 1.6, size=counts.shape) + 0.1
-    valid = rng.random((n_px, n_px)) > 0.002 * (y + 3 * x)
-    patches, truth = waves_of((2, n, n_px, n_px), seed).astype(complex)
-    weight = np.exp(-((y - 0.3 * n_px) ** 2 + 2 * (x - 0.6 * n_px) ** 2) / n_px**2)
-    return counts, predicted, patches, truth, weight, valid
-
-
 def single(*arrays):
     """Return tensors in single precision."""
-    kinds = {'c': np.complex64, 'b': np.float32, 'f': np.float32, 'i': np.float32}
-    return [torch.from_numpy(array.astype(kinds[array.dtype.kind])) for array in arrays]
+    return [torch.from_numpy(array) for array in single_arrays(*arrays)]
 
 
 @pytest.mark.parametrize('n_px', [24, 64])
@@ -236,32 +211,17 @@ def test_smoothing_follows_the_kernel():
 # Gradient
 
 
-def analytic_gradient(scene):
-    """Return the gradient dL/da + i dL/db of the loss with respect to the object a + i b."""
-    scan, (corners, remainders) = scene.scan, scene.where
-    probes = oracle.shift_probe(scene.probe.astype(complex), remainders)
-    patches = oracle.gather_patches(scene.object_.astype(complex), corners, scene.n_px)
-    waves = oracle.far_field(probes * patches[:, None])
-    intensity = np.sum(np.abs(waves) ** 2, axis=1)
-    pull = np.where(scan.valid_pixels, 1 - scan.patterns / intensity, 0)
-    back = oracle.near_field(2 * pull[:, None] * waves)
-    canvas = np.zeros(scan.frame.shape, dtype=complex)
-    oracle.scatter_patches(np.sum(probes.conj() * back, axis=1), corners, canvas)
-    n_terms = scan.n_patterns * scan.valid_pixels.sum()
-    return canvas / (n_terms * scene.tensors.mean_count)
-
-
 def test_the_gradient_of_the_loss(scene):
     tensors = scene.tensors
     object_ = torch.from_numpy(scene.object_).requires_grad_()
     predicted = scene.tensor_prediction(object_)
     physics.poisson_loss(predicted, tensors.counts, tensors.valid, tensors.mean_count).backward()
-    expected = analytic_gradient(scene)
+    expected = scene.gradient()
     assert_close(object_.grad, expected, TOLERANCES['gradient'], dtype=np.complex64)
 
 
 def test_the_analytic_gradient_by_finite_differences(scene):
-    scan, gradient = scene.scan, analytic_gradient(scene)
+    scan, gradient = scene.scan, scene.gradient()
 
     def loss(object_):
         predicted = oracle.predict_counts(object_, scene.probe.astype(complex), *scene.where)

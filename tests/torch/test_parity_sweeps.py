@@ -6,66 +6,29 @@ import numpy as np
 import pytest
 import torch
 
-from ptychodus_torch_plugin import physics as oracle
 from ptychodus_torch_plugin import sweeps as plain
 from ptychodus_torch_plugin.backends.torch import sweeps as torch_sweeps
 from ptychodus_torch_plugin.backends.torch.data import ScanTensors
 from ptychodus_torch_plugin.backends.torch.sweeps import Sweeper, SweepState, _keep_gauge
-from ptychodus_torch_plugin.config import SweepConfig
 from ptychodus_torch_plugin.probes import center_px
+from tests.parity.sweeping import CONFIGS, REFINING, defocused, expected_sweeps, wide_ramps
 
 from .parity import CPU, TOLERANCES, assert_close, board
-
-SETTINGS = SweepConfig(
-    damping_start=0.2,
-    damping_end=1.0,
-    momentum=0.8,
-    settling_sweeps=3,
-    batch_size=7,
-    refine_probe=False,
-    probe_damping=0.4,
-    probe_step=0.6,
-    probe_momentum=0.5,
-)
-REFINING = SETTINGS.model_copy(update={'refine_probe': True})
-CONFIGS = pytest.mark.parametrize(
-    'config', [SETTINGS, REFINING], ids=['probe kept', 'probe refined']
-)
-
-
-def defocused(scan, config):
-    """Return a first probe that is wrong, so that refining has something to do."""
-    f = np.fft.fftfreq(scan.n_px)
-    probe = np.fft.fft2(plain.first_probe(scan, config))
-    return np.fft.ifft2(probe * np.exp(4j * (f[:, None] ** 2 - f**2))).astype(np.complex64)
 
 
 def both(scene, config, sweeps, *, double=False, pool=None, seed=3):
     """Run the same sweeps in both worlds; return (object, probe) of each and where light fell."""
-    scan, probe = scene.scan, defocused(scene.scan, config)
-    expected = plain.SweepState(scene.object_.astype(complex), probe.astype(complex))
-    plain.sweep_oracle(scan, expected, config, sweeps, pool=pool, seed=seed)
-
+    expected, lit = expected_sweeps(scene, config, sweeps, pool=pool, seed=seed)
     tensors = scene.tensors
-    state = SweepState.start(tensors, probe)
+    state = SweepState.start(tensors, defocused(scene.scan, config))
     state.object_ = torch.from_numpy(scene.object_)
     if double:
         state = SweepState(state.object_.to(torch.complex128), state.probe.to(torch.complex128))
-        tensors = in_double_precision(tensors, scene)
-    pool = np.arange(scan.n_patterns) if pool is None else pool
+        if tensors.ramps is not None:
+            tensors.ramps = torch.from_numpy(wide_ramps(scene))
+    pool = np.arange(scene.scan.n_patterns) if pool is None else pool
     swept = Sweeper(tensors, config, pool).run(state, sweeps, seed=seed)
-    light = oracle.illumination(expected.probe, *scene.where, scan.frame.shape)
-    lit = light > 0.1 * np.quantile(light, 0.9)
-    assert 0.1 < lit.mean() < 0.9
-    return swept.export(), (expected.object_, expected.probe), lit
-
-
-def in_double_precision(tensors, scene):
-    """Give the tensors the sub-pixel factors that `shift_ramps` rounds to single precision."""
-    if tensors.ramps is not None:
-        f = np.fft.fftshift(np.fft.fftfreq(scene.n_px))
-        tensors.ramps = torch.from_numpy(np.exp(-2j * np.pi * scene.where[1][:, :, None] * f))
-    return tensors
+    return swept.export(), expected, lit
 
 
 @CONFIGS

@@ -30,6 +30,7 @@ SCHEDULERS = ('one-cycle', 'constant', 'exponential', 'warmup-cosine', 'plateau'
 FOR_UNROLLED = ModelConfig(channels=(5, 7, 11, 13), sweeps_before=17)
 UNUSUAL = RunConfig(
     backend='pytorch',
+    resume_from='trained/wts.h5.zip',
     model=ModelConfig(
         architecture='cnn',
         N=128,
@@ -42,6 +43,10 @@ UNUSUAL = RunConfig(
         pad_object=False,
         probe_mask=True,
         gaussian_smoothing_sigma=0.61,
+        cbam_encoder=True,
+        outer_channels=7,
+        border_filters=163,
+        input_scaling='scan',
         sweeps_after=19,
         sweeps=SweepConfig(
             damping_start=0.23,
@@ -248,6 +253,9 @@ def test_ranges(settings, field, good, bad):
         ('n_filters_scale', (1, 16), (0, 17)),
         ('amp_activation', ('sigmoid', 'swish', 'softplus', 'relu'), ('tanh', None)),
         ('gaussian_smoothing_sigma', (0.0, 0.4, 10.0), (-0.1, 10.1, float('nan'))),
+        ('outer_channels', (1, 63), (0, 64)),
+        ('border_filters', (None, 1, 500), (0, -1)),
+        ('input_scaling', ('training', 'scan'), ('draw', None)),
         ('N', (64, 128, 256), (8, 63)),
     ],
 )

@@ -19,6 +19,10 @@ OF_CNN = {
     'pad_object': False,
     'probe_mask': True,
     'gaussian_smoothing_sigma': 0.5,
+    'cbam_encoder': True,
+    'outer_channels': 3,
+    'border_filters': 24,
+    'input_scaling': 'scan',
 }
 OF_CNN_TRAINING = {
     'batch_size': 5,
@@ -62,6 +66,29 @@ def test_cnn_takes_few_sizes(n_px):
     )
     with pytest.raises(ConfigError, match=re.escape(message)):
         ModelConfig.parse({'architecture': 'cnn', 'N': n_px})
+
+
+def test_a_channel_gate_needs_channels_to_squeeze():
+    message = (
+        'cbam_encoder squeezes 16 channels into one, but the first level of the encoder has 8; '
+        'expected n_filters_scale = 2 or more for N = 256'
+    )
+    values = {'architecture': 'cnn', 'N': 256, 'cbam_encoder': True}
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        ModelConfig.parse({**values, 'n_filters_scale': 1})
+    for others in ({'n_filters_scale': 2}, {'n_filters_scale': 1, 'N': 128}):
+        assert ModelConfig.parse({**values, **others}).cbam_encoder
+
+
+def test_the_outer_channels_leave_some_for_the_centre():
+    values = {'architecture': 'cnn', 'n_filters_scale': 3}
+    assert ModelConfig.parse({**values, 'outer_channels': 95}).outer_channels == 95
+    message = (
+        'outer_channels = 96 leaves none for the centre of the patch; expected fewer than '
+        'n_filters_scale * 32 = 96'
+    )
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        ModelConfig.parse({**values, 'outer_channels': 96})
 
 
 def test_every_setting_has_its_family():

@@ -22,7 +22,9 @@ def test_constant():
 def test_one_cycle_is_that_of_smith_and_topin():
     # Of 20 steps 6 rise: the peak is step 5.
     rates = course('one-cycle')
-    rising = [PEAK / 25 + (PEAK - PEAK / 25) * (1 - math.cos(math.pi * k / 5)) / 2 for k in range(6)]
+    rising = [
+        PEAK / 25 + (PEAK - PEAK / 25) * (1 - math.cos(math.pi * k / 5)) / 2 for k in range(6)
+    ]
     last = PEAK / 250_000
     falling = [last + (PEAK - last) * (1 + math.cos(math.pi * k / 14)) / 2 for k in range(15)]
     assert rates == pytest.approx(rising + falling[1:])

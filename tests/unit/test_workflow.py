@@ -190,3 +190,29 @@ def test_bad_input_costs_no_training(happened):
         workflow.run_workflow([])
 
     assert not any(name == 'fit' for name, *_ in happened)
+
+
+def test_a_run_may_start_from_a_bundle(happened, tmp_path):
+    known = api.train([scan_of()], ModelConfig(N=N, sweeps_before=5), TrainingConfig(epochs=3))
+    path = str(known.save(tmp_path))
+
+    *_, results = workflow.run_workflow(scan_of(), run=RunConfig(resume_from=path))
+    assert results['model'].config == known.config
+    assert results['model'].provenance['started_from'] == [known.provenance]
+
+    other = RunConfig(resume_from=path, model={'N': N, 'sweeps_before': 6})
+    with pytest.raises(ConfigError, match="'sweeps_before': 6"):
+        workflow.run_workflow(scan_of(), run=other)
+    with pytest.raises(ConfigError, match=f'32 px.*N = {N}'):
+        workflow.run_workflow(scan_of(), scan_of(32), RunConfig(resume_from=path))
+
+
+def test_a_model_knows_all_that_it_was_trained_from(happened):
+    """In a flat list, the newest first: a bundle admits only so many levels."""
+    model, seeds = None, [7, 3, 5]
+    for seed in seeds:
+        model = api.train([scan_of()], training=TrainingConfig(seed=seed), start=model)
+    assert model.provenance['seed'] == 5
+    before = model.provenance['started_from']
+    assert [each['seed'] for each in before] == [3, 7]
+    assert not any('started_from' in each for each in before)

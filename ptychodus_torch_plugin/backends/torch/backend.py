@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import lightning
 import lightning.pytorch as L  # noqa: N812 - Lightning's own convention
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
+from numpy.typing import NDArray
 
 from ptychodus_torch_plugin.backends.protocol import (
     OnEvent,
@@ -68,6 +70,7 @@ class TorchBackend:
         checkpoint_dir: Path | None = None,
         log_dir: Path | None = None,
         resume: bool = False,
+        optimizer: Mapping[str, NDArray[np.float32]] | None = None,
         on_event: OnEvent = ignore_event,
         should_stop: ShouldStop = never_stop,
     ) -> TrainingResult:
@@ -88,6 +91,7 @@ class TorchBackend:
                 execution,
                 device,
                 log,
+                optimizer or {},
             )
             identity = fingerprint(model.config, scans, training, execution)
             last = resume_point(folder, identity) if resume else None

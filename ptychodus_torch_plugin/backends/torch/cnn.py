@@ -16,14 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ptychodus_torch_plugin.backends.torch.attention import Attention
 from ptychodus_torch_plugin.config import ModelConfig
 from ptychodus_torch_plugin.errors import ShapeError
 
 BOTTLENECK_PX = 8
 """Side of what the encoder returns, for every N."""
-
-BORDER_CHANNELS = 4
-"""Channels of a decoder that make the outer part of the patch; the others make its centre."""
 
 FIRST_INTENSITY_SCALE = 2.0
 """Transmission of the object where the network says 1: 0.5, a sigmoid's middle, means 1."""
@@ -81,7 +79,8 @@ class CnnNetwork(nn.Module):
         self.patterns_per_group = config.patterns_per_group
         filters = encoder_filters(config)
         inputs = (self.patterns_per_group, *filters[:-1])
-        self.encoder = nn.ModuleList(Block(i, o) for i, o in zip(inputs, filters, strict=True))
+        block = AttentiveBlock if config.cbam_encoder else Block
+        self.encoder = nn.ModuleList(block(i, o) for i, o in zip(inputs, filters, strict=True))
         decoder = PaddedDecoder if config.pad_object else WholeDecoder
         self.amplitude = decoder(config, AMPLITUDES[config.amp_activation])
         self.phase = decoder(config, PHASE)
@@ -147,6 +146,18 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = functional.relu(self.conv1(x), inplace=True)
         return functional.relu(self.conv2(x), inplace=True)
+
+
+class AttentiveBlock(Block):
+    """A block, and its channels and pixels weighed."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.attention = Attention(outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weighed: Tensor = self.attention(super().forward(x))
+        return weighed
 
 
 class Output(nn.Conv2d):
@@ -222,20 +233,20 @@ class PaddedDecoder(Decoder):
 
     def __init__(self, config: ModelConfig, ending: Ending) -> None:
         super().__init__(config, ending)
-        inputs, patches = decoder_filters(config)[-1] - BORDER_CHANNELS, _patches(config)
-        self.center = Output(inputs, patches, ending.bias)
+        self.outer, patches = config.outer_channels, _patches(config)
+        self.center = Output(decoder_filters(config)[-1] - self.outer, patches, ending.bias)
         if self.probe_big:
             filters = _last_filters(config)
-            self.border = EnlargingBlock(BORDER_CHANNELS, filters, patches, ending.border_bias)
+            self.border = EnlargingBlock(self.outer, filters, patches, ending.border_bias)
             outside = 1 - self.padded(torch.ones(config.N // 2, config.N // 2))
             self.register_buffer('outside', outside, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.decoded(x)
-        center = self.padded(self.activation(self.center(x[:, :-BORDER_CHANNELS])))
+        center = self.padded(self.activation(self.center(x[:, : -self.outer])))
         if not self.probe_big:
             return center
-        return center + self.outside * functional.silu(self.border(x[:, -BORDER_CHANNELS:]))
+        return center + self.outside * functional.silu(self.border(x[:, -self.outer :]))
 
 
 class WholeDecoder(Decoder):
@@ -260,7 +271,7 @@ def _patches(config: ModelConfig) -> int:
 
 def _last_filters(config: ModelConfig) -> int:
     """Return the filters of the layers that end at the full side N."""
-    return config.n_filters_scale * 2048 // config.N
+    return config.border_filters or config.n_filters_scale * 2048 // config.N
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:

@@ -16,7 +16,7 @@ from ptychodus_torch_plugin.backends.torch import physics
 from ptychodus_torch_plugin.backends.torch.cnn import CnnNetwork
 from ptychodus_torch_plugin.backends.torch.illumination import Illumination, Merged, merge
 from ptychodus_torch_plugin.backends.torch.training import Task, Training
-from ptychodus_torch_plugin.calibration import Calibration
+from ptychodus_torch_plugin.calibration import Calibration, input_scale
 from ptychodus_torch_plugin.config import ModelConfig
 from ptychodus_torch_plugin.errors import ShapeError
 from ptychodus_torch_plugin.group_plan import GroupBatch, GroupPlan
@@ -72,8 +72,13 @@ class CnnTraining(Training):
         check_groups(task.network, task.model)
         self._plan = plan
         self._mean_count = [scan.mean_counts() / scan.valid_pixels.sum() for scan in task.scans]
+        self._input_scales = [
+            input_scale(scan, task.model, task.calibration) for scan in task.scans
+        ]
         trainable = task.training.probe_trainable
-        self.illumination = Illumination(task.scans, task.model, trainable=trainable)
+        self.illumination = Illumination(
+            task.scans, task.model, task.calibration, trainable=trainable
+        )
         self.network.log_intensity_scale.requires_grad_(task.training.intensity_scale_trainable)
         valid = np.stack([scan.valid_pixels for scan in task.scans]).astype(np.float32)
         self.register_buffer('valid', torch.from_numpy(valid), persistent=False)
@@ -121,7 +126,7 @@ class CnnTraining(Training):
     def loss(self, batch: GroupTensors) -> Tensor:
         """Return the weighted sum of the terms."""
         valid = self.valid[batch.scan]
-        amplitudes = batch.counts.sqrt() * (valid / self._task.calibration.input_scale)
+        amplitudes = batch.counts.sqrt() * (valid / self._input_scales[batch.scan])
         patches = self.network(amplitudes) * self.network.intensity_scale
         # The physics stays in single precision, whatever the network runs in.
         with torch.autocast(self.device.type, enabled=False):

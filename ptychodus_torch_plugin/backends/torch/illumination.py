@@ -18,11 +18,10 @@ from ptychodus_torch_plugin.backends.torch.merging import (
     single_patch_canvas,
     translations,
 )
-from ptychodus_torch_plugin.calibration import group_energy
+from ptychodus_torch_plugin.calibration import Calibration, group_energy, scan_probe
 from ptychodus_torch_plugin.config import ModelConfig
 from ptychodus_torch_plugin.physics import disc, smoothing_kernel
 from ptychodus_torch_plugin.scan import ScanData
-from ptychodus_torch_plugin.sweeps import first_probe
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,16 @@ class Illumination(nn.Module):
     board: Tensor
     kernel: Tensor | None
 
-    def __init__(self, scans: Sequence[ScanData], config: ModelConfig, *, trainable: bool) -> None:
+    def __init__(
+        self,
+        scans: Sequence[ScanData],
+        config: ModelConfig,
+        calibration: Calibration,
+        *,
+        trainable: bool,
+    ) -> None:
         super().__init__()
-        probes = [first_probe(scan, config.sweeps) for scan in scans]
+        probes = [scan_probe(scan, config, calibration) for scan in scans]
         shapes = [_largest_is_one(probe) for probe in (probes[:1] if trainable else probes)]
         self.shapes = nn.ParameterList(nn.Parameter(s, requires_grad=trainable) for s in shapes)
         self.energies = [

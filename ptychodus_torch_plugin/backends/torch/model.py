@@ -91,13 +91,17 @@ class TorchModel:
                 should_stop=should_stop,
             )
 
-    def predict(self, patterns: FloatArray, offsets_px: FloatArray) -> GroupPrediction:
+    def predict(
+        self, patterns: FloatArray, offsets_px: FloatArray, *, normalized: bool = False
+    ) -> GroupPrediction:
         if not isinstance(self.network, CnnNetwork):
             raise ConfigError(
                 f"architecture = {self.config.architecture!r} works on whole scans; expected 'cnn' "
                 'for groups of patterns. Call reconstruct.'
             )
-        return predict_groups(self.network.eval(), self.calibration, patterns, offsets_px)
+        return predict_groups(
+            self.network.eval(), self.calibration, patterns, offsets_px, normalized=normalized
+        )
 
     def predict_patterns(self, scan: ScanData, reconstruction: Reconstruction) -> FloatArray:
         return predict_patterns(scan, reconstruction)

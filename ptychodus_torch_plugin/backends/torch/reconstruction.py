@@ -15,7 +15,7 @@ from ptychodus_torch_plugin.backends.torch.data import ScanTensors
 from ptychodus_torch_plugin.backends.torch.prediction import predict_patches
 from ptychodus_torch_plugin.backends.torch.sweeps import Sweeper, SweepState, photons_per_pixel
 from ptychodus_torch_plugin.backends.torch.unrolled import UnrolledNetwork, mean_transmission
-from ptychodus_torch_plugin.calibration import Calibration
+from ptychodus_torch_plugin.calibration import Calibration, input_scale, scaled_amplitudes
 from ptychodus_torch_plugin.config import ModelConfig
 from ptychodus_torch_plugin.scan import ScanData
 from ptychodus_torch_plugin.sweeps import Sweep
@@ -35,6 +35,7 @@ class TorchEngine:
         device: torch.device,
     ) -> None:
         self._config, self._network, self._calibration = config, network, calibration
+        self._input_scale = input_scale(scan, config, calibration)
         self._scan = ScanTensors(scan, device)
 
     def start(self, probe: ComplexArray) -> SweepState:
@@ -63,7 +64,10 @@ class TorchEngine:
 
     def patches(self, patterns: FloatArray, offsets_px: FloatArray) -> ComplexArray:
         assert isinstance(self._network, CnnNetwork)
-        return predict_patches(self._network, self._calibration, patterns, offsets_px).patches
+        network, scale = self._network, float(self._network.intensity_scale.detach())
+        amplitudes = scaled_amplitudes(patterns, self._input_scale)
+        said = predict_patches(network, self._calibration, amplitudes, offsets_px, scale)
+        return said.patches
 
     def photons(self, state: SweepState, pool: IndexArray) -> FloatArray:
         return photons_per_pixel(self._scan, state.probe, pool).cpu().numpy()

@@ -33,7 +33,8 @@ class Reporter(L.Callback):
             trainer.current_epoch,
             batch_idx,
             int(trainer.num_training_batches),
-            float(outputs['loss']),
+            # Lightning hands over the batch's share in the step.
+            float(outputs['loss']) * trainer.accumulate_grad_batches,
             pl_module.patterns_in(batch),
         )
         trainer.should_stop |= self.training_log.stop_requested

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ptychodus_torch_plugin.backends.training_log import TrainingLog
+from ptychodus_torch_plugin.backends.training_log import SLOTS, TrainingLog, check_moments
 from ptychodus_torch_plugin.calibration import Calibration
 from ptychodus_torch_plugin.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptychodus_torch_plugin.scan import ScanData
@@ -32,6 +32,7 @@ class Task:
     execution: ExecutionConfig
     device: torch.device
     log: TrainingLog
+    optimizer: Mapping[str, NDArray[np.float32]]
 
 
 class Training(L.LightningModule):
@@ -93,7 +94,21 @@ class Training(L.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         self._n_steps = int(self.trainer.estimated_stepping_batches)
-        return torch.optim.Adam(self.named_variables().values())
+        optimizer = torch.optim.Adam(self.named_variables().values())
+        self._set_moments(optimizer)
+        return optimizer
+
+    def _set_moments(self, optimizer: torch.optim.Optimizer) -> None:
+        """Go on from the moments of an earlier training."""
+        moments, variables = self._task.optimizer, self.named_variables()
+        if not moments:
+            return
+        check_moments(moments, {name: tuple(v.shape) for name, v in variables.items()})
+        for name, variable in variables.items():
+            optimizer.state[variable] = {
+                slot: torch.tensor(moments[f'{slot}/{name}'], device=variable.device)
+                for slot in SLOTS
+            }
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         rate = learning_rate(
@@ -110,7 +125,8 @@ class Training(L.LightningModule):
         """Return Adam's moments after the last step, under the canonical names of the variables."""
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
         return {
-            f'{key}/{name}': torch.as_tensor(value, dtype=torch.float32).cpu().numpy().copy()
+            f'{slot}/{name}': torch.as_tensor(state[slot], dtype=torch.float32).cpu().numpy().copy()
             for name, variable in self.named_variables().items()
-            for key, value in optimizer.state.get(variable, {}).items()
+            if (state := optimizer.state.get(variable))
+            for slot in SLOTS
         }

@@ -1,0 +1,1 @@
+"""Models that PtychoPINN trained, read without it, without its frameworks, and as data alone."""

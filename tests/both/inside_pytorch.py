@@ -1,0 +1,149 @@
+"""What the tests must know of the inside of the PyTorch backend; twin of `inside_tensorflow`."""
+
+import os
+
+import torch
+
+from ptychodus_torch_plugin.backends.torch import reconstruction, unrolled_training
+from ptychodus_torch_plugin.backends.torch.cnn_training import CnnTraining, GroupData
+from ptychodus_torch_plugin.backends.torch.training import Task, Training
+from ptychodus_torch_plugin.backends.training_log import TrainingLog
+
+from .scored import Scored
+
+__all__ = ['BEST', 'LAST', 'PACKAGES', 'CnnLoss', 'change_losses', 'corrected', 'reconstruction']
+
+PACKAGES = ('torch', 'lightning')
+LOGGERS = ('lightning.pytorch', 'lightning.fabric')
+BEST, LAST = 'best.ckpt', 'last.ckpt'
+
+
+def hide_gpu(monkeypatch):
+    """Let the framework find no accelerator."""
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    monkeypatch.setattr(torch.backends.mps, 'is_available', lambda: False)
+
+
+def disturb():
+    """Do to the framework's generator what another program might do."""
+    torch.manual_seed(77)
+
+
+def global_state():
+    """Return what the framework keeps for the whole process."""
+    return {
+        'threads': torch.get_num_threads(),
+        'deterministic': torch.are_deterministic_algorithms_enabled(),
+        'warn only': torch.is_deterministic_algorithms_warn_only_enabled(),
+        'cudnn': (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
+        'matmul': torch.get_float32_matmul_precision(),
+        'dtype': torch.get_default_dtype(),
+        'gradients': torch.is_grad_enabled(),
+        'torch rng': torch.get_rng_state().tolist(),
+        'cublas': os.environ.get('CUBLAS_WORKSPACE_CONFIG'),
+    }
+
+
+def watch_rates(monkeypatch):
+    """Return a list that gets the epoch, from 0, and the learning rate of every step."""
+    rates = []
+
+    def before(module, optimizer):
+        rates.append((module.current_epoch, optimizer.param_groups[0]['lr']))
+
+    monkeypatch.setattr(Training, 'on_before_optimizer_step', before)
+    return rates
+
+
+def change_losses(monkeypatch, change):
+    """Let `change(loss, training)` say what a batch costs."""
+
+    def changing(real):
+        def training_step(module, batch, number):
+            loss = real(module, batch, number)
+            known = float(loss.detach())
+            new = change(known, training=True)
+            return loss if new == known else loss * 0 + new
+
+        return training_step
+
+    for family in (unrolled_training.UnrolledTraining, CnnTraining):
+        monkeypatch.setattr(family, 'training_step', changing(family.training_step))
+    real = Training.log_loss
+
+    def log_loss(module, name, loss, n_patterns):
+        if name == 'val_loss':
+            loss = torch.full_like(loss, change(float(loss), training=False))
+        real(module, name, loss, n_patterns)
+
+    monkeypatch.setattr(Training, 'log_loss', log_loss)
+
+
+def spy(monkeypatch):
+    """Return a list that gets every call of the likelihood of 'unrolled'."""
+    calls = []
+    real = unrolled_training._score
+
+    def score(view, object_, first, chosen, counts):
+        loss = real(view, object_, first, chosen, counts)
+        calls.append(
+            Scored(
+                tuple(view.object_.shape),
+                view.scale,
+                view.mean_count,
+                view.probe.numpy(),
+                chosen,
+                counts.numpy(),
+                torch.is_grad_enabled(),
+                float(loss.detach()),
+            )
+        )
+        return loss
+
+    monkeypatch.setattr(unrolled_training, '_score', score)
+    return calls
+
+
+@torch.no_grad()
+def corrected(model, object_, photons, gauge):
+    """Return what the unrolled network makes of arrays."""
+    arguments = (torch.from_numpy(object_), torch.from_numpy(photons), torch.tensor(gauge))
+    return model.network(*arguments).numpy()
+
+
+class CnnLoss:
+    """The loss of batches of groups, and its gradients."""
+
+    def __init__(self, model, scans, training, execution):
+        log = TrainingLog(training.epochs, lambda _: None, lambda: False)
+        device = torch.device('cpu')
+        task = Task(
+            model.network,
+            model.config,
+            model.calibration,
+            scans,
+            training,
+            execution,
+            device,
+            log,
+            {},
+        )
+        self._training = CnnTraining.prepare(task)
+        self._variables = self._training.named_variables()
+
+    def __call__(self, batch):
+        with torch.no_grad():
+            return float(self._loss(batch))
+
+    def _loss(self, batch):
+        return self._training.loss(GroupData(self._training._plan, [batch])[0])
+
+    def gradients(self, batch):
+        """Return the gradients with respect to all variables by canonical name."""
+        found = torch.autograd.grad(self._loss(batch), list(self._variables.values()))
+        return {name: g.numpy() for name, g in zip(self._variables, found, strict=True)}
+
+    @torch.no_grad()
+    def move(self, name, change):
+        """Add an array to a variable."""
+        self._variables[name] += torch.tensor(change)
