@@ -14,6 +14,9 @@ NEW_MODE_ENERGY = 0.03
 NEW_MODE_SHARE = 0.01
 """Share of a bent first mode that must be new, or it is no further mode."""
 
+TILT_GRID_PX, NEWTON_STEPS = 0.01, 3
+"""A tilt is found to so many pixels, and then on the peak by so many steps of at most that."""
+
 
 def scale_probe(probe: Complex, mean_counts: float, valid: BoolArray) -> Complex:
     """Scale all modes together so that an empty object predicts the measured mean total counts.
@@ -90,14 +93,35 @@ def tilt_px(pattern: Real, reference: Real) -> tuple[float, float]:
     """Return how far `pattern` (N, N) lies from `reference` (N, N), [dy, dx] in pixels.
 
     A linear phase ramp on the probe and the opposite one on the object change no prediction; it
-    shows as a shift of the probe's far field, measured to 0.01 px by cross-correlation.
+    shows as a shift of the probe's far field, found by cross-correlation.  The result is continuous
+    in both patterns: a rounding must not decide between two steps of a grid, for the ramp spans the
+    whole object.
     """
     from skimage.registration import phase_cross_correlation
 
     shift, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
-        reference, pattern, upsample_factor=100, normalization=None
+        reference, pattern, upsample_factor=round(1 / TILT_GRID_PX), normalization=None
     )
-    return float(-shift[0]), float(-shift[1])
+    y, x = _on_peak(pattern, reference, -np.asarray(shift, dtype=np.float64))
+    return float(y), float(x)
+
+
+def _on_peak(pattern: Real, reference: Real, start_px: Real) -> Real:
+    """Return the displacement [dy, dx] at the maximum of the cross-correlation near `start_px`.
+
+    Newton's method on sum_k P_k R_k^* exp(2 pi i k d), P and R being the Fourier transforms.
+    """
+    cross = np.fft.fft2(pattern) * np.fft.fft2(reference).conj()
+    axes = np.meshgrid(*(2 * np.pi * np.fft.fftfreq(size) for size in pattern.shape), indexing='ij')
+    displacement = start_px
+    for _ in range(NEWTON_STEPS):
+        moved = cross * np.exp(1j * (axes[0] * displacement[0] + axes[1] * displacement[1]))
+        slope = np.array([np.sum(k * moved.imag) for k in axes])
+        curvature = np.array([[np.sum(k * q * moved.real) for q in axes] for k in axes])
+        # A pattern without structure along an axis has no curvature there, and stays.
+        step = np.linalg.lstsq(curvature, slope, rcond=None)[0]
+        displacement = displacement - np.clip(step, -TILT_GRID_PX, TILT_GRID_PX)
+    return np.asarray(displacement)
 
 
 def ramp(shape: tuple[int, int], tilt: tuple[float, float], n_px: int) -> Complex:

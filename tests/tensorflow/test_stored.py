@@ -1,6 +1,7 @@
 """TensorFlow against the stored values of the oracle: parity where it is the only backend."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from ptychodus_torch_plugin.backends.tensorflow import physics
@@ -8,6 +9,7 @@ from ptychodus_torch_plugin.backends.tensorflow.data import ScanTensors, channel
 from ptychodus_torch_plugin.backends.tensorflow.illumination import Illumination, merge
 from ptychodus_torch_plugin.backends.tensorflow.sweeps import Sweeper, SweepState
 from tests.parity import stored
+from tests.parity.golden import R_FITTED, check_golden
 from tests.parity.stored import SCHEDULE, SEED, SWEEPS, GroupScene
 
 
@@ -67,3 +69,8 @@ def test_groups():
         terms[name] = float(loss), by_patches.numpy(), by_shape
     seen = predicted.numpy()[:, 1, ::2, ::2]
     stored.check_groups(seen, terms, groups)
+
+
+@pytest.mark.parametrize('writer', R_FITTED)
+def test_golden_bundles(writer):
+    check_golden('tensorflow', writer)

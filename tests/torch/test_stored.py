@@ -1,6 +1,7 @@
 """PyTorch against the stored values of the oracle: parity where it is the only backend."""
 
 import numpy as np
+import pytest
 import torch
 
 from ptychodus_torch_plugin.backends.torch import physics
@@ -8,6 +9,7 @@ from ptychodus_torch_plugin.backends.torch.data import ScanTensors
 from ptychodus_torch_plugin.backends.torch.illumination import Illumination, merge
 from ptychodus_torch_plugin.backends.torch.sweeps import Sweeper, SweepState
 from tests.parity import stored
+from tests.parity.golden import R_FITTED, check_golden
 from tests.parity.stored import SCHEDULE, SEED, SWEEPS, GroupScene
 
 CPU = torch.device('cpu')
@@ -74,3 +76,8 @@ def test_groups():
         terms[name] = float(loss.detach()), by_patches.numpy(), by_shape
     seen = predicted.detach().numpy()[:, 1, ::2, ::2]
     stored.check_groups(seen, terms, groups)
+
+
+@pytest.mark.parametrize('writer', R_FITTED)
+def test_golden_bundles(writer):
+    check_golden('pytorch', writer)

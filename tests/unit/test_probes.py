@@ -176,6 +176,23 @@ def test_a_known_tilt_is_measured_with_its_sign(modes, tilt):
     assert tilt_px(plain, tilted) == pytest.approx((-tilt[0], -tilt[1]), abs=0.02)
 
 
+def test_a_tilt_is_measured_between_the_steps_of_the_grid(modes):
+    """A rounding of the patterns is one of the tilt, also half-way between two steps."""
+    plain = far_field_counts(modes)
+    rounding = 1 + 1e-6 * np.random.default_rng(4).normal(size=plain.shape)
+    for tilt in ((0.005, -0.015), (1.2345, 0.4999)):
+        tilted = shift_probe(plain[None], np.array([tilt]))[0, 0].real
+        assert tilt_px(tilted, plain) == pytest.approx(tilt, abs=1e-6)
+        assert tilt_px(tilted * rounding, plain) == pytest.approx(tilt, abs=1e-5)
+
+
+def test_a_tilt_along_an_axis_without_structure_does_not_run_away():
+    stripes = np.ones((N, 1)) * np.hanning(N)
+    y, x = tilt_px(np.roll(stripes, 2, axis=1), stripes)
+    assert abs(y) < 1
+    assert x == pytest.approx(2, abs=1e-6)
+
+
 def test_energy_and_place_of_a_probe_are_no_tilt(modes):
     moved = 3 * shift_probe(modes, np.array([[1.0, -2.0]]))[0]
     measured = tilt_px(far_field_counts(moved), far_field_counts(modes))

@@ -53,7 +53,8 @@ class NumpyEngine:
     def swept(self, state, pool, sweeps, seed, on_sweep):
         result = SweepState(state.object_.copy(), state.probe.copy())
         sweep_oracle(self.scan, result, self.sweeps, sweeps, pool=pool, seed=seed)
-        on_sweep()
+        for _ in sweeps:
+            on_sweep()
         return result
 
     def photons(self, state, pool):
@@ -62,10 +63,9 @@ class NumpyEngine:
 
     def r_factor(self, state, chosen):
         where = (each[chosen] for each in self.where)
-        counts = self.scan.patterns[chosen], physics.predict_counts(
-            state.object_, state.probe, *where
-        )
-        measured, predicted = (np.sqrt(each[:, self.scan.valid_pixels]) for each in counts)
+        predicted = physics.predict_counts(state.object_, state.probe, *where)
+        both = predicted, self.scan.patterns[chosen]
+        predicted, measured = (np.sqrt(each[:, self.scan.valid_pixels]) for each in both)
         return float(np.abs(predicted - measured).sum() / measured.sum())
 
     def export(self, state):
