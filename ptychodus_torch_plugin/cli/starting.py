@@ -66,8 +66,7 @@ def first_settings(
             'one of them. A training that was started with --resume-from needs --resume alone.'
         )
     run = _load(_run_file(folder, config, resume=resume))
-    if bundle is None and run is not None and run.resume_from is not None:
-        bundle = Path(run.resume_from)
+    bundle = bundle or _origin(folder, run, resume=resume)
     return run if bundle is None else _with_bundle(run, bundle)
 
 
@@ -83,6 +82,13 @@ def check_model_options(chosen: Mapping[str, Any], base: RunConfig | None) -> No
     _check_same(wanted, base.model, base.resume_from)
 
 
+def _origin(folder: Path, run: RunConfig | None, *, resume: bool) -> Path | None:
+    """Return the bundle that a run, or the one to resume, started from."""
+    own = _load(_own_run_file(folder)) if resume else None
+    known = [each.resume_from for each in (run, own) if each is not None and each.resume_from]
+    return Path(known[0]) if known else None
+
+
 def _run_file(folder: Path, config: Path | None, *, resume: bool) -> Path | None:
     if not resume:
         return config
@@ -91,8 +97,12 @@ def _run_file(folder: Path, config: Path | None, *, resume: bool) -> Path | None
             f'{folder / CHECKPOINTS} holds nothing, so there is nothing to resume; expected the '
             'checkpoints of an interrupted training. Train without --resume first.'
         )
+    return config or _own_run_file(folder)
+
+
+def _own_run_file(folder: Path) -> Path | None:
     own = folder / RUN_FILE
-    return own if config is None and own.is_file() else config
+    return own if own.is_file() else None
 
 
 def _load(run_file: Path | None) -> RunConfig | None:

@@ -89,17 +89,20 @@ def test_a_scan_of_another_size_is_refused(here, fail, trained, write_simulated)
     assert 'patterns are 64 x 64 px, but the model is for N = 32' in ran.last
 
 
-def test_an_interrupted_one_can_be_resumed(here, call, scan_file, trained, monkeypatch):
+@pytest.mark.parametrize('arguments', [(), ('--config', 'own.json')], ids=['', 'other run file'])
+def test_an_interrupted_one_can_be_resumed(here, call, scan_file, trained, monkeypatch, arguments):
     """Its run.json knows the bundle, wherever one stands by then: scales are the bundle's."""
-    bundle = trained.parent / 'copy' / 'wts.h5.zip'
+    bundle = here / 'first' / 'wts.h5.zip'
     bundle.parent.mkdir()
     shutil.copy(trained / 'wts.h5.zip', bundle)
     monkeypatch.chdir(bundle.parent)
     went_on(call, scan_file, bundle.name, '--output_dir', here / 'whole')
+    whole = read_bundle(here / 'whole')
     (here / 'elsewhere').mkdir()
     monkeypatch.chdir(here / 'elsewhere')
-    whole = read_bundle(here / 'whole')
-    call('train', scan_file, '--resume', '--output_dir', here / 'whole')
+    settings = json.loads((here / 'whole/run.json').read_text()) | {'resume_from': None}
+    (here / 'elsewhere/own.json').write_text(json.dumps(settings))
+    call('train', scan_file, '--resume', '--output_dir', here / 'whole', *arguments)
     again = read_bundle(here / 'whole')
     assert again.provenance['started_from'] == whole.provenance['started_from']
     assert again.normalisation == whole.normalisation

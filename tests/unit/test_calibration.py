@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ptychodus_torch_plugin.calibration import Calibration, group_energy
+from ptychodus_torch_plugin.calibration import (
+    Calibration,
+    group_energy,
+    input_scale,
+    scaled_amplitudes,
+    scan_probe,
+)
 from ptychodus_torch_plugin.config import ModelConfig, SweepConfig
 from ptychodus_torch_plugin.physics import far_field
 from ptychodus_torch_plugin.scan import ScanData
@@ -47,6 +53,35 @@ def test_the_input_has_the_mean_energy_of_half_the_side_squared():
     scale = Calibration.of([scan], ModelConfig()).input_scale
     amplitudes = np.sqrt(scan.patterns * scan.valid_pixels) / scale
     assert np.mean(np.sum(amplitudes**2, axis=(1, 2))) == pytest.approx((N / 2) ** 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(('scaling', 'whose'), [('training', 3.0), ('scan', 8.0)])
+def test_the_input_is_scaled_by_the_training_scans_or_by_the_scan_itself(scaling, whose):
+    calibration = Calibration.of([scan_of(3.0)], ModelConfig())
+    config = ModelConfig(architecture='cnn', input_scaling=scaling)
+    scan = scan_of(8.0, seed=2)
+    found = input_scale(scan, config, calibration)
+    assert found == pytest.approx(2 * np.sqrt(whose * scan.valid_pixels.sum()) / N, rel=0.02)
+    amplitudes = scaled_amplitudes(scan.patterns, found)
+    assert amplitudes.dtype == np.float32
+    np.testing.assert_allclose(amplitudes, np.sqrt(scan.patterns) / found, rtol=1e-6)
+
+
+def likeness(one, other):
+    return abs(np.vdot(one, other)) / (np.linalg.norm(one) * np.linalg.norm(other))
+
+
+@pytest.mark.parametrize('trained', [True, False])
+def test_a_scan_is_seen_with_the_trained_probe_or_with_its_own(trained):
+    known = Calibration.of([scan_of(3.0)], ModelConfig())
+    moved = Calibration(np.roll(known.probe, 3, axis=1), known.mean_counts, probe_trained=trained)
+    scan = scan_of(8.0, seed=2)
+    own = first_probe(scan, ModelConfig().sweeps)
+    assert likeness(moved.probe, own) < 0.99
+    found = scan_probe(scan, ModelConfig(), moved)
+    assert likeness(found, moved.probe if trained else own) == pytest.approx(1, rel=1e-6)
+    predicted = np.sum(np.abs(far_field(found)) ** 2, axis=0)
+    assert predicted[scan.valid_pixels].sum() == pytest.approx(scan.mean_counts(), rel=1e-5)
 
 
 def shaped(probe, sigma_px, *, masked):
