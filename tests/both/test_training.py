@@ -216,8 +216,11 @@ def test_reduced_precision_of_the_network(quick, noisy, whole):
     result = quick.fit(noisy, precision='bf16-mixed')
     for record, full in zip(result.history, whole.result.history, strict=True):
         assert record.loss == pytest.approx(full.loss, rel=0.02)
-        assert record.loss != full.loss
-    assert {a.dtype for a in result.model.export_weights().values()} == {np.dtype(np.float32)}
+    weights, precise = (run.model.export_weights() for run in (result, whole.result))
+    assert {array.dtype for array in weights.values()} == {np.dtype(np.float32)}
+    name = 'unet.head.weight'
+    assert not np.array_equal(weights[name], precise[name])
+    np.testing.assert_allclose(weights[name], precise[name], atol=0.1 * np.abs(precise[name]).max())
 
 
 def test_thinning_needs_whole_counts(quick, noisy):

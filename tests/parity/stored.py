@@ -6,7 +6,7 @@ file anew, which is a reviewed change.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ptychodus_torch_plugin.config import ModelConfig
 from ptychodus_torch_plugin.scan import ScanData
 from ptychodus_torch_plugin.stitching import canvas_px
 from tests.parity.comparison import TOLERANCES, assert_close
-from tests.parity.scenes import PlainScene, lopsided_scan
+from tests.parity.scenes import PlainScene
 from tests.parity.sweeping import REFINING
 
 FILE = Path(__file__).with_name('stored.npz')
@@ -35,24 +35,16 @@ def stored() -> dict[str, np.ndarray]:
         return dict(archive)
 
 
-def scene_to_store() -> PlainScene:
-    """Return 12 patterns of 32 x 32 px under two modes, an object and a probe beside the truth."""
-    whole = lopsided_scan(32, 2, whole=False)
-    scan = whole.subset(np.flatnonzero(np.arange(whole.n_patterns) % 5 < 3)[:12])
-    return PlainScene.on(scan, whole=False)
-
-
 @cache
 def scene() -> PlainScene:
-    """Return the stored scene."""
+    """Return 12 patterns of 32 x 32 px under two modes, an object and a probe beside the truth."""
     known = stored()
-    scan = replace(
-        lopsided_scan(32, 2, whole=False),
+    scan = ScanData(
         patterns=known['patterns'].astype(np.float32),
         positions_px=known['positions_px'],
         probe=known['first_probe'],
         bad_pixels=known['bad_pixels'],
-        object_guess=None,
+        name='stored scene',
     )
     return PlainScene(scan, known['object'], known['probe'])
 

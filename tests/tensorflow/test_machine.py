@@ -157,14 +157,13 @@ from ptychodus_torch_plugin.backends.registry import get_backend
 from tests.both.quick import EXECUTION, MODEL, TRAINING, Runs
 from tests.parity.scenes import simulated_scan
 
-backend = get_backend('tensorflow')
-import tensorflow as tf
-
-quick = Runs(backend, MODEL, TRAINING, EXECUTION)
+quick = Runs(get_backend('tensorflow'), MODEL, TRAINING, EXECUTION)
 scan = simulated_scan(n_positions=16)
 {first}
+import tensorflow as tf
 print(tf.config.threading.get_intra_op_parallelism_threads())
-quick.fit(scan, epochs=1, num_threads={then})
+for threads in (1, 3):
+    quick.fit(scan, epochs=1, num_threads=threads)
 """
 LOADED = """
 model = load_bundle(sys.argv[1], backend='tensorflow').trained
@@ -179,20 +178,17 @@ def test_threads_can_be_chosen_once(first, noisy, tmp_path):
     """Before TensorFlow starts, which a model that is only built or loaded does not make it do."""
     training = TRAINING.model_copy(update={'epochs': 1})
     bundle = train([noisy], MODEL, training, EXECUTION, backend='tensorflow').save(tmp_path)
-    for then, complaints in ((1, 0), (3, 1)):
-        program = THREADS.format(first=first, then=then)
-        command = [sys.executable, '-c', program, str(bundle)]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert (ran.returncode, ran.stdout) == (0, '1\n'), ran.stderr
-        assert ran.stderr.count('num_threads = 3 has no effect') == complaints
-        assert len(ran.stderr.splitlines()) == complaints
+    command = [sys.executable, '-c', THREADS.format(first=first), str(bundle)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout) == (0, '1\n'), ran.stderr
+    [warning] = ran.stderr.splitlines()
+    assert 'num_threads = 3 has no effect' in warning
 
 
 # Files
 
 
-@pytest.mark.parametrize('keep', [1, 2])
-@pytest.mark.parametrize('write', range(1, 5))
+@pytest.mark.parametrize(('keep', 'write'), [(1, 1), (1, 2), (1, 3), (2, 3), (2, 5)])
 def test_a_run_that_is_cut_off_between_its_files_goes_on(
     quick, noisy, tmp_path, monkeypatch, keep, write
 ):

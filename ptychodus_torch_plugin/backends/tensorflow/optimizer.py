@@ -42,7 +42,8 @@ class Adam(keras.optimizers.Adam):
         self, gradient: Tensor, variable: keras.Variable, learning_rate: Tensor
     ) -> None:
         index = self._get_variable_index(variable)
-        first, second = self._momentums[index], self._velocities[index]
+        # TensorFlow's own variables: Keras' arithmetic takes far longer to trace.
+        first, second = (slot[index].value for slot in (self._momentums, self._velocities))
         first.assign_add((gradient - first) * (1 - self.beta_1))
         second.assign_add((tf.square(gradient) - second) * (1 - self.beta_2))
         scale = tf.sqrt(second) / self._root + self.epsilon
