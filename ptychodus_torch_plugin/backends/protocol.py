@@ -22,6 +22,9 @@ from ptychodus_torch_plugin.frame import ObjectFrame
 from ptychodus_torch_plugin.scan import ScanData
 
 
+Weights = Callable[[], dict[str, NDArray[np.float32]]]
+
+
 @dataclass(frozen=True)
 class Progress:
     """One report of work under way.
@@ -40,6 +43,9 @@ class Progress:
         Diffraction patterns visited per second.
     remaining_s
         Estimated time left in this phase, NaN if unknown.
+    weights
+        While a network trains: returns copies of its weights as they are now, under their canonical
+        names.
     """
 
     phase: Literal['prepare', 'train', 'reconstruct']
@@ -51,6 +57,7 @@ class Progress:
     validation_loss: float = float('nan')
     patterns_per_s: float = float('nan')
     remaining_s: float = float('nan')
+    weights: Weights | None = field(default=None, compare=False, repr=False)
 
 
 OnEvent = Callable[[Progress], None]

@@ -12,7 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychodus_torch_plugin.backends.protocol import EpochRecord, OnEvent, Progress, ShouldStop
+from ptychodus_torch_plugin.backends.protocol import (
+    EpochRecord,
+    OnEvent,
+    Progress,
+    ShouldStop,
+    Weights,
+)
 from ptychodus_torch_plugin.bundle.weights import check_weights
 from ptychodus_torch_plugin.config import ExecutionConfig, ModelConfig, TrainingConfig
 from ptychodus_torch_plugin.errors import TrainingError
@@ -37,16 +43,25 @@ class TrainingLog:
     ----------
     epochs, on_event, should_stop
         As given.
+    weights
+        Returns the weights as they are now, for whoever watches.
     history
         Losses of the epochs that were completed.
     stop_requested
         Whether the user wants to stop.
     """
 
-    def __init__(self, epochs: int, on_event: OnEvent, should_stop: ShouldStop) -> None:
+    def __init__(
+        self,
+        epochs: int,
+        on_event: OnEvent,
+        should_stop: ShouldStop,
+        weights: Weights | None = None,
+    ) -> None:
         self.history: list[EpochRecord] = []
         self.stop_requested = False
         self.epochs, self.on_event, self.should_stop = epochs, on_event, should_stop
+        self.weights = weights
         self._loss = self._validation_loss = math.nan
         self.start()
 
@@ -75,6 +90,7 @@ class TrainingLog:
                 validation_loss=self._validation_loss,
                 patterns_per_s=self._patterns / elapsed,
                 remaining_s=elapsed / self._steps * (total - done),
+                weights=self.weights,
             )
         )
         if self.should_stop():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ptychodus_torch_plugin.arrays import check_array
 from ptychodus_torch_plugin.errors import ScanFileError, ShapeError
+from ptychodus_torch_plugin.files import layout
 from ptychodus_torch_plugin.files.containers import Container
 from ptychodus_torch_plugin.files.raw import (
     RawScan,
@@ -15,6 +18,8 @@ from ptychodus_torch_plugin.files.raw import (
     stacked_positions,
     without_leading_ones,
 )
+from ptychodus_torch_plugin.files.training_layout import stored_optics
+from ptychodus_torch_plugin.optics import Optics
 
 _PINN_KEYS = (
     "patterns is 'diff3d', positions_px is 'ycoords' and 'xcoords', probe is 'probeGuess', "
@@ -40,13 +45,17 @@ def read_ptychopinn(container: Container) -> RawScan:
 
 
 def read_ptychodus_npz(container: Container) -> RawScan:
-    """Read what Ptychodus 1.7 exports for PtychoPINN: intensities (n, N, N) and bad pixels."""
+    """Read what Ptychodus 1.7 exports for PtychoPINN: intensities (n, N, N) and bad pixels.
+
+    Our own export has the optics besides (`writing.write_ptychodus_npz`).
+    """
     return RawScan(
         patterns=container.array('diff3d'),
         positions_px=_pinn_positions(container),
         probe=as_modes(container.array('probeGuess'), 'probeGuess'),
         object_guess=_object_guess(container),
         bad_pixels=container.optional('bad_pixels'),
+        optics=_optics(container),
         contract='intensity',
         contract_source='Ptychodus 1.7 exports intensities',
         keys=_PINN_KEYS,
@@ -80,6 +89,15 @@ def _pinn_positions(container: Container) -> NDArray[np.float64]:
 def _object_guess(container: Container) -> NDArray[Any] | None:
     guess = container.optional('objectGuess')
     return None if guess is None else without_leading_ones(guess, 2, 'objectGuess')
+
+
+def _optics(container: Container) -> Optics:
+    origin = container.optional(layout.ORIGIN_M_ATTRIBUTE)
+    optics = stored_optics(container)
+    if origin is None:
+        return optics
+    y, x = check_array(origin, 'n', name=layout.ORIGIN_M_ATTRIBUTE, sizes={'n': 2})
+    return replace(optics, origin_m=(float(y), float(x)))
 
 
 def _pattern_first(patterns: NDArray[Any], n: int) -> tuple[NDArray[Any], tuple[str, ...]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ def read_training(container: Container) -> RawScan:
     object_guess = container.array(layout.OBJECT)
     if object_guess.ndim != 2:
         raise ShapeError(f'object has shape {object_guess.shape}; expected (h, w).')
-    pixel_size = _pixel_size(container)
+    pixel_size = stored_optics(container).pixel_size_m
     # Ptychodus writes positions about the centre of the object and counts metres from there.
     origin = (
         (0.0, 0.0)
@@ -41,12 +42,7 @@ def read_training(container: Container) -> RawScan:
         probe=as_modes(container.array(layout.PROBE), layout.PROBE),
         bad_pixels=container.optional(layout.BAD_PIXELS),
         object_guess=object_guess,
-        optics=Optics(
-            pixel_size_m=pixel_size,
-            photon_energy_eV=_positive(container, layout.ENERGY),
-            detector_distance_m=_positive(container, layout.DISTANCE),
-            origin_m=origin,
-        ),
+        optics=replace(stored_optics(container), origin_m=origin),
         contract='intensity',
         contract_source='Ptychodus training data files are documented to hold intensities',
         keys=f'positions_px is {layout.POSITION_Y_PX!r} and {layout.POSITION_X_PX!r}, '
@@ -64,10 +60,9 @@ def read_own(container: Container) -> RawScan:
         origin_y, origin_x = (float(x) for x in attributes[layout.ORIGIN_M_ATTRIBUTE])
         name = str(attributes[layout.NAME_ATTRIBUTE])
     raw = read_training(container)
-    optics = Optics(
+    optics = replace(
+        raw.optics,
         pixel_size_m=None if layout.PIXEL_HEIGHT in placeholders else raw.optics.pixel_size_m,
-        photon_energy_eV=raw.optics.photon_energy_eV,
-        detector_distance_m=raw.optics.detector_distance_m,
         origin_m=(origin_y, origin_x),
     )
     return RawScan(
@@ -129,10 +124,15 @@ def _stored_positions(container: Container) -> PositionArray:
     return stacked_positions(container.array(keys[0]), container.array(keys[1]), keys)
 
 
-def _pixel_size(container: Container) -> tuple[float, float] | None:
+def stored_optics(container: Container) -> Optics:
+    """Return energy, distance and object pixel as far as a file of Ptychodus knows them."""
     height = _positive(container, layout.PIXEL_HEIGHT)
     width = _positive(container, layout.PIXEL_WIDTH)
-    return None if height is None or width is None else (height, width)
+    return Optics(
+        pixel_size_m=None if height is None or width is None else (height, width),
+        photon_energy_eV=_positive(container, layout.ENERGY),
+        detector_distance_m=_positive(container, layout.DISTANCE),
+    )
 
 
 def _positive(container: Container, key: str) -> float | None:

@@ -16,7 +16,7 @@ from ptychodus_torch_plugin.files import layout
 from ptychodus_torch_plugin.files.atomic import atomic_path
 from ptychodus_torch_plugin.scan import ScanData
 
-__all__ = ['atomic_path', 'write_ptychopinn_npz', 'write_scan']
+__all__ = ['atomic_path', 'write_ptychodus_npz', 'write_ptychopinn_npz', 'write_scan']
 
 logger = logging.getLogger('ptychodus_torch_plugin.files')
 
@@ -122,6 +122,45 @@ def write_ptychopinn_npz(path: str | Path, scan: ScanData) -> None:
         'diff3d': np.sqrt(scan.patterns * scan.valid_pixels),
         'probeGuess': scan.probe[0] if len(scan.probe) == 1 else scan.probe,
         'scan_index': np.zeros(scan.n_patterns, dtype=np.int64),
+    }
+    if scan.object_guess is not None:
+        arrays['objectGuess'] = scan.object_guess
+    with atomic_path(path) as temporary, temporary.open('wb') as stream:
+        np.savez(stream, **arrays)
+
+
+def write_ptychodus_npz(path: str | Path, scan: ScanData) -> None:
+    """Write the NPZ that Ptychodus 1.7 exports for training: counts (n, N, N), bad pixels.
+
+    It also says what Ptychodus leaves out: that the patterns are intensities, the photon energy,
+    the distance, the object pixel and its origin, as far as they are known, and the name.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written; whatever stood there before is untouched.
+    """
+    y, x = scan.positions_px.T
+    known = {
+        layout.ENERGY: scan.optics.photon_energy_eV,
+        layout.DISTANCE: scan.optics.detector_distance_m,
+    }
+    if scan.optics.pixel_size_m is not None:
+        height, width = scan.optics.pixel_size_m
+        known |= {layout.PIXEL_HEIGHT: height, layout.PIXEL_WIDTH: width}
+    arrays: dict[str, Any] = {
+        'xcoords': x,
+        'ycoords': y,
+        'xcoords_start': x,
+        'ycoords_start': y,
+        'diff3d': _as_whole_counts(scan.patterns),
+        'bad_pixels': scan.bad_pixels,
+        'probeGuess': scan.probe,
+        'scan_index': np.zeros(scan.n_patterns, dtype=np.int64),
+        layout.KIND_ATTRIBUTE: np.asarray('intensity'),
+        layout.ORIGIN_M_ATTRIBUTE: np.asarray(scan.optics.origin_m, dtype=np.float64),
+        layout.NAME_ATTRIBUTE: np.asarray(scan.name),
+        **{key: np.asarray(value) for key, value in known.items() if value is not None},
     }
     if scan.object_guess is not None:
         arrays['objectGuess'] = scan.object_guess

@@ -1,0 +1,173 @@
+"""The process that computes: it is stopped, it fails, it is killed, and nobody waits in vain."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ptychodus_torch_plugin.bundle.archive import read_bundle
+from ptychodus_torch_plugin.config import RunConfig
+from ptychodus_torch_plugin.errors import BundleError, ConfigError
+from ptychodus_torch_plugin.integration import child as child_module
+from ptychodus_torch_plugin.integration.child import Child, ChildError
+from ptychodus_torch_plugin.integration.messages import (
+    Finished,
+    FitScan,
+    Infer,
+    Said,
+    Seen,
+    Trained,
+    Working,
+)
+from tests.parity.scenes import simulated_scan
+
+SECONDS_TO_NOTICE = 5.0
+SECONDS_TO_STOP = 2.0
+
+
+def settings(**changes):
+    """Return settings of a training that lasts until somebody ends it."""
+    values = {
+        'backend': 'pytorch',
+        'model': {'N': 32, 'channels': (4, 8), 'sweeps_before': 4, 'sweeps_after': 0},
+        'training': {'epochs': 500, 'thinnings': 1},
+        'execution': {'accelerator': 'cpu'},
+    }
+    return RunConfig.parse(values | changes)
+
+
+@pytest.fixture
+def job(tmp_path):
+    scan = simulated_scan(photons=3e3)
+    return FitScan(settings(), scan, tmp_path / 'model.zip', tmp_path / 'checkpoints')
+
+
+def never():
+    return False
+
+
+def epochs_of(messages):
+    return [message.losses[-1][0] for message in messages if isinstance(message, Trained)]
+
+
+def test_a_killed_process_ends_the_wait_and_the_next_one_goes_on(job):
+    seen = []
+    with Child() as child, pytest.raises(ChildError, match='killed by signal 9') as error:
+        for message in child.run(job, never):
+            seen.append(message)
+            if epochs_of(seen)[-1:] == [3]:
+                killed = time.monotonic()
+                os.kill(child.process_id, signal.SIGKILL)
+    assert time.monotonic() - killed < SECONDS_TO_NOTICE
+    assert 'goes on from the last epoch that was completed' in str(error.value)
+    assert not job.bundle.exists()
+
+    again = []
+    with Child() as child:
+        for message in child.run(job, lambda: bool(epochs_of(again))):
+            again.append(message)
+    assert 'going on from the checkpoint' in ' '.join(m.text for m in again if isinstance(m, Said))
+    assert epochs_of(again)[0] >= 3
+    assert again[-1] == Finished(model_saved=True, stopped=True)
+    history = read_bundle(job.bundle).history
+    assert [record['epoch'] for record in history] == list(range(1, len(history) + 1))
+    assert not job.checkpoints.exists()
+
+
+def test_a_stop_takes_effect_soon_and_keeps_the_best(job):
+    messages, asked = [], []
+
+    def should_stop():
+        if len(epochs_of(messages)) >= 2:
+            asked.append(time.monotonic())
+        return bool(asked)
+
+    with Child() as child:
+        for message in child.run(job, should_stop):
+            messages.append(message)
+    assert time.monotonic() - asked[0] < SECONDS_TO_STOP
+    assert messages[-1] == Finished(model_saved=True, stopped=True)
+    bundle = read_bundle(job.bundle)
+    assert bundle.provenance['stopped'] == 'request'
+    assert any(isinstance(message, Seen) for message in messages)
+    shares = [message.share for message in messages if isinstance(message, Working)]
+    assert shares == sorted(shares)
+
+
+def test_a_stop_while_the_framework_loads_ends_at_once(job):
+    with Child() as child:
+        begin = time.monotonic()
+        assert list(child.run(job, lambda: True)) == [Finished(stopped=True)]
+    assert time.monotonic() - begin < SECONDS_TO_STOP
+
+
+def test_whoever_stops_listening_can_let_it_end_well(job):
+    with Child() as child:
+        for message in child.run(job, never):
+            if isinstance(message, Trained):
+                break
+        assert child.end() == Finished(model_saved=True, stopped=True)
+    assert read_bundle(job.bundle).history
+
+
+def test_errors_of_the_package_come_through(job, tmp_path):
+    missing = Infer(job.run, tmp_path / 'nothing.zip', job.scan)
+    with Child() as child, pytest.raises(BundleError, match=r'nothing\.zip'):
+        list(child.run(missing, never))
+    # Only when N is known does it show that this network is not made for it.
+    cnn = replace(job, run=settings(model={'architecture': 'cnn', 'N': 64}))
+    with Child() as child, pytest.raises(ConfigError, match='N = 32 is not supported'):
+        list(child.run(cnn, never))
+
+
+def test_any_other_error_is_told_with_its_kind(job, tmp_path):
+    file = tmp_path / 'file'
+    file.touch()
+    with Child() as child, pytest.raises(ChildError, match='NotADirectoryError'):
+        list(child.run(replace(job, checkpoints=file / 'checkpoints'), never))
+
+
+def test_a_process_that_cannot_start_says_why(job, monkeypatch):
+    monkeypatch.setattr(child_module, 'WORKER', 'no_such_module')
+    with Child() as child, pytest.raises(ChildError, match='No module named no_such_module'):
+        list(child.run(job, never))
+
+
+SCRIPT = """
+# Nothing guards what a script does when it is imported: it must not run twice.
+print('started', flush=True)
+from tests.plugin.test_child import *
+from pathlib import Path
+folder = Path({folder!r})
+job = FitScan(settings(), simulated_scan(photons=3e3), folder / 'm.zip', folder / 'checkpoints')
+with Child() as child:
+    for message in child.run(job, never):
+        if isinstance(message, Trained):
+            print(child.process_id, flush=True)
+"""
+
+
+def test_it_ends_with_the_process_that_started_it(tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text(SCRIPT.format(folder=str(tmp_path)))
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {'PYTHONPATH': root}
+    command = [sys.executable, str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as parent:
+        assert parent.stdout.readline() == 'started\n'
+        worker = int(parent.stdout.readline())
+        parent.kill()
+    deadline = time.monotonic() + SECONDS_TO_NOTICE
+    while is_running(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def is_running(process_id: int) -> bool:
+    status = Path(f'/proc/{process_id}/stat')
+    return status.exists() and status.read_text().rsplit(')', 1)[1].split()[0] != 'Z'
