@@ -13,11 +13,14 @@ from typer.main import get_command
 
 from ptychodus_torch_plugin.cli.convert import convert
 from ptychodus_torch_plugin.cli.demo import demo
+from ptychodus_torch_plugin.cli.doctor import doctor
 from ptychodus_torch_plugin.cli.evaluate import evaluate
+from ptychodus_torch_plugin.cli.gui import OPTIONS_OF_PTYCHODUS, gui
 from ptychodus_torch_plugin.cli.infer import infer
 from ptychodus_torch_plugin.cli.inspect import inspect
 from ptychodus_torch_plugin.cli.options import one_spelling
 from ptychodus_torch_plugin.cli.report import printable
+from ptychodus_torch_plugin.cli.shim import install_shim, uninstall_shim
 from ptychodus_torch_plugin.cli.simulate import simulate
 from ptychodus_torch_plugin.cli.stopping import Killed, StoppedError
 from ptychodus_torch_plugin.cli.train import train
@@ -25,6 +28,7 @@ from ptychodus_torch_plugin.errors import PluginError
 
 NAME = 'ptychodus-torch-plugin'
 DEBUG = '--debug'
+GUI = 'gui'
 BUG, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 COMMON: dict[str, Any] = {
@@ -43,6 +47,9 @@ app = typer.Typer(
 )
 for command in (demo, simulate, convert, train, infer, inspect, evaluate):
     app.command(**COMMON)(command)
+app.command(context_settings=OPTIONS_OF_PTYCHODUS)(gui)
+for tool in (doctor, install_shim, uninstall_shim):
+    app.command(**COMMON)(tool)
 
 
 @app.callback(invoke_without_command=True)
@@ -79,6 +86,8 @@ def run(arguments: Sequence[str]) -> int:
 
     Errors are one line on stderr; with `--debug` anywhere among the arguments, a traceback too.
     """
+    if list(arguments[:1]) == [GUI]:
+        return _start_ptychodus(arguments[1:])
     debug = DEBUG in arguments
     try:
         with _warnings_on_stderr():
@@ -93,6 +102,17 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001, RUF100 - whatever it is, nobody wants a traceback
         if debug:
             traceback.print_exc()
+        return _explain(error)
+
+
+def _start_ptychodus(arguments: Sequence[str]) -> int:
+    """Hand over to Ptychodus: from there on, options, log and errors are its own."""
+    from ptychodus_torch_plugin.integration.host import NoPtychodusError
+    from ptychodus_torch_plugin.integration.launcher import launch
+
+    try:
+        return launch(arguments)
+    except NoPtychodusError as error:
         return _explain(error)
 
 

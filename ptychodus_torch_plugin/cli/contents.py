@@ -6,7 +6,7 @@ This module loads NumPy: `inspect` imports it inside its function, so that `--he
 from __future__ import annotations
 
 import zipfile
-from contextlib import suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from ptychodus_torch_plugin.bundle.container import FILE_NAMES
 from ptychodus_torch_plugin.bundle.limits import WEIGHTS
 from ptychodus_torch_plugin.cli.comparison import OBJECT_NPZ_KEYS
 from ptychodus_torch_plugin.cli.model_conversion import describe_model
-from ptychodus_torch_plugin.errors import PluginError
-from ptychodus_torch_plugin.files.containers import errors_named, open_container
+from ptychodus_torch_plugin.errors import ScanFileError
+from ptychodus_torch_plugin.files.array_headers import Header, array_headers
+from ptychodus_torch_plugin.files.containers import Container, errors_named, open_container
 from ptychodus_torch_plugin.files.options import ReadOptions
 from ptychodus_torch_plugin.files.product import read_product
 from ptychodus_torch_plugin.files.reading import identify, read_scan
@@ -50,13 +51,7 @@ def describe(path: Path, options: ReadOptions, diffraction: Path | None) -> dict
 
 def stored_arrays(path: Path) -> dict[str, str]:
     """Return shape and dtype of every array of an NPZ or HDF5 file; none if it is neither."""
-    found: dict[str, str] = {}
-    with suppress(PluginError), open_container(path) as container:
-        for key in sorted(container.keys):
-            with suppress(PluginError):  # a group, or text
-                array = container.array(key)
-                found[key] = f'{array.shape} {array.dtype}'
-    return found
+    return {key: str(header) for key, header in array_headers(path).items()}
 
 
 def _is_bundle(path: Path) -> bool:
@@ -107,14 +102,34 @@ def _product(path: Path) -> dict[str, Any]:
 
 
 def _object(path: Path) -> dict[str, Any]:
+    headers = array_headers(path)
     with errors_named(path), open_container(path) as container:
         return {
             'kind': 'object',
-            'object': list(container.array('object').shape),
-            'origin_px': container.array('origin_px').tolist(),
-            'pixel_size_m': container.array('pixel_size_m').tolist(),
-            'positions': len(container.array('positions_px')),
+            'object': list(_shape(headers, 'object', 2)),
+            'origin_px': _pair(container, headers, 'origin_px'),
+            'pixel_size_m': _pair(container, headers, 'pixel_size_m'),
+            'positions': _shape(headers, 'positions_px', 2)[0],
         }
+
+
+def _shape(headers: Mapping[str, Header], key: str, n_axes: int) -> tuple[int, ...]:
+    header = headers.get(key)
+    if header is None or len(header.shape) != n_axes:
+        raise ScanFileError(
+            f'key {key!r} is {header or "missing"}; expected an array of numbers with {n_axes} '
+            'axes. Write the object again.'
+        )
+    return header.shape
+
+
+def _pair(container: Container, headers: Mapping[str, Header], key: str) -> list[float]:
+    shape = _shape(headers, key, 1)
+    if shape != (2,):
+        raise ScanFileError(
+            f'key {key!r} has shape {shape}; expected (2,), for y and x. Write the object again.'
+        )
+    return list(container.array(key).tolist())
 
 
 def _scan(path: Path, options: ReadOptions, diffraction: Path | None) -> dict[str, Any]:

@@ -18,12 +18,15 @@ from ptychodus.api.observer import Observable, Observer
 from ptychodus.api.reconstruct import ReconstructorLibrary
 
 from ptychodus_torch_plugin.integration.extensions import create_libraries, create_views, logger
-from ptychodus_torch_plugin.integration.host import PtychodusError, check_ptychodus
+from ptychodus_torch_plugin.integration.host import (
+    CONTROLLER,
+    MODEL,
+    WIDGETS,
+    PtychodusError,
+    check_ptychodus,
+)
 from ptychodus_torch_plugin.integration.import_hook import when_imported
 from ptychodus_torch_plugin.integration.touched import Touched
-
-MODEL = 'ptychodus.model.core'
-CONTROLLER = 'ptychodus.controller.core'
 
 TOUCHED = {
     MODEL: (
@@ -70,8 +73,26 @@ TOUCHED = {
             sets=('reconstruct_button', 'train_button'),
         ),
     ),
+    # What `panel` is made of.
+    WIDGETS: (
+        Touched('ptychodus.controller.processing.ReconstructorViewControllerFactory.name'),
+        Touched(f'{WIDGETS}.ParameterViewController.get_widget'),
+        Touched(f'{WIDGETS}.ParameterViewBuilder', parameters=('file_dialog_factory',)),
+        Touched(
+            f'{WIDGETS}.ParameterViewBuilder.add_view_controller',
+            parameters=('view_controller', 'label'),
+        ),
+        Touched(f'{WIDGETS}.ParameterViewBuilder.build_widget'),
+        Touched(f'{WIDGETS}.CheckBoxParameterViewController', parameters=('parameter', 'tool_tip')),
+        Touched(f'{WIDGETS}.ComboBoxParameterViewController', parameters=('parameter', 'tool_tip')),
+        Touched(
+            f'{WIDGETS}.DecimalLineEditParameterViewController',
+            parameters=('parameter', 'tool_tip'),
+        ),
+        Touched(f'{WIDGETS}.SpinBoxParameterViewController', parameters=('parameter', 'tool_tip')),
+    ),
 }
-"""All that is used of Ptychodus besides `ptychodus.api`, by the module that brings it along."""
+"""All that is used of Ptychodus besides `ptychodus.api`, by the module that needs or brings it."""
 
 _substitutes: set[type] = set()
 _created: WeakKeyDictionary[Any, dict[str, ReconstructorLibrary]] = WeakKeyDictionary()
@@ -95,12 +116,17 @@ def install() -> None:
     )
 
 
+def faults(module: str) -> list[str]:
+    """Return what of `TOUCHED` is not as expected; imports the modules that it names."""
+    return [fault for touched in TOUCHED[module] if (fault := touched.fault())]
+
+
 def _substitute(module: ModuleType, name: str, extended: Callable[[Any], type]) -> None:
     if getattr(module, name, None) in _substitutes:
         return
-    faults = [fault for touched in TOUCHED[module.__name__] if (fault := touched.fault())]
-    if faults:
-        raise PtychodusError(f'Ptychodus is not as expected: {"; ".join(faults)}')
+    moved = faults(module.__name__)
+    if moved:
+        raise PtychodusError(f'Ptychodus is not as expected: {"; ".join(moved)}')
     substitute = extended(getattr(module, name))
     _substitutes.add(substitute)
     setattr(module, name, substitute)

@@ -130,7 +130,8 @@ class Child:
             if self._deadline is not None and time.monotonic() > self._deadline:
                 raise ChildError(
                     f'the computation did not end within {SECONDS_TO_STOP:g} s of the wish to '
-                    'stop, and was ended. Start again, and it goes on from the last complete epoch.'
+                    'stop, and was ended. Start it again with the same input, and it goes on from '
+                    'the last complete epoch.'
                 )
             if not connection.poll(SECONDS_BETWEEN_LOOKS):
                 continue
@@ -166,7 +167,7 @@ class Child:
         return ChildError(
             f'the process that computes {how}'
             + (' (out of memory, perhaps)' if code == -9 else '')
-            + '. Start again, and it goes on from the last epoch that was completed.'
+            + '. Start it again with the same input, and it goes on from the last complete epoch.'
             + (f' It said: {said}' if said else '')
         )
 

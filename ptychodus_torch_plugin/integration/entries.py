@@ -69,7 +69,7 @@ class Entry:
     key: str
     label: str
     may_be_left: bool = False
-    own_default: float | None = None
+    own_default: float | str | None = None
     own_maximum: float | None = None
 
     @property
@@ -118,18 +118,23 @@ class Entry:
     def explanation(self) -> str:
         """What it is, on one line."""
         text = ' '.join(str(self._schema['description']).split())
+        if self.automatic is None:
+            return re.sub(r'; None [^.]*', '', text)
         return re.sub(r'\bNone\b', f"'{AUTOMATIC}'", text)
 
     @property
     def range(self) -> str:
         """Default and numbers that it takes, in words."""
         default = AUTOMATIC if self.default == self.automatic else self.default
+        if self.may_be_left:
+            default = f'{AUTOMATIC} ({self._schema["default"]})'
         if self.kind == 'boolean':
             default = 'on' if self.default else 'off'
         if self.kind not in ('integer', 'number'):
             return f'Default: {default}.'
         bounded = self.maximum not in (None, LARGEST_INTEGER)
-        numbers = f'{self._least:g} to {self.maximum:g}' if bounded else f'{self._least:g} or more'
+        least = f'{self._least:g}' if 'minimum' in self._schema else f'above {self._least:g}'
+        numbers = f'{least} to {self.maximum:g}' if bounded else f'{least} or more'
         left = '' if self.automatic is None else f', or {self.automatic} for {AUTOMATIC}'
         return f'Default: {default}. Range: {numbers}{left}.'
 
@@ -178,7 +183,7 @@ BASIC = (
 """Settings that most users look at, in the order of the panel."""
 
 ADVANCED = (
-    Entry(MODEL, 'model.sweeps.batch_size', 'SweepBatchSize', 'Sweep Batch Size [patterns]'),
+    Entry(MODEL, 'model.sweeps.batch_size', 'SweepBatchSize', 'Sweep Batch Size'),
     Entry(MODEL, MODEL_TYPE, 'ModelType', 'Model Type'),
     Entry(MODEL, 'model.n_filters_scale', 'NumFiltersScale', 'Filters Scale'),
     Entry(MODEL, 'model.amp_activation', 'AmpActivation', 'Amplitude Activation'),
@@ -191,8 +196,8 @@ ADVANCED = (
     Entry(TRAINING, 'training.n_groups', 'NumGroups', 'Groups per Scan'),
     Entry(TRAINING, 'training.neighbor_count', 'NumNearestNeighbors', 'Nearest Neighbors'),
     Entry(TRAINING, 'training.nll_weight', 'NLLWeight', 'Likelihood Weight', own_default=1.0),
-    Entry(TRAINING, 'training.mae_weight', 'MAEWeight', 'Amplitude Error Weight'),
-    Entry(TRAINING, 'training.tv_weight', 'TVWeight', 'Total Variation Weight'),
+    Entry(TRAINING, 'training.mae_weight', 'MAEWeight', 'Amplitude Weight'),
+    Entry(TRAINING, 'training.tv_weight', 'TVWeight', 'Variation Weight'),
     Entry(TRAINING, 'training.probe_trainable', 'ProbeTrainable', 'Train Probe'),
     Entry(
         TRAINING,
@@ -200,7 +205,7 @@ ADVANCED = (
         'IntensityScaleTrainable',
         'Train Intensity Scale',
     ),
-    Entry(TRAINING, 'execution.scheduler', 'Scheduler', 'Learning Rate Schedule'),
+    Entry(TRAINING, 'execution.scheduler', 'Scheduler', 'Rate Schedule'),
     Entry(TRAINING, 'execution.early_stop_patience', 'EarlyStopPatience', 'Patience [epochs]'),
     Entry(TRAINING, 'training.seed', 'Seed', 'Seed'),
     Entry(INFERENCE, 'inference.patch_weighting', 'PatchWeighting', 'Patch Weighting'),
@@ -209,7 +214,7 @@ ADVANCED = (
     Entry(EXECUTION, 'execution.num_threads', 'NumThreads', 'CPU Threads'),
     Entry(EXECUTION, 'execution.precision', 'Precision', 'Precision'),
     Entry(EXECUTION, 'execution.deterministic', 'Deterministic', 'Deterministic'),
-    Entry(EXECUTION, 'execution.logger_backend', 'Logger', 'Loss Logger'),
+    Entry(EXECUTION, 'execution.logger_backend', 'Logger', 'Loss Logger', own_default='none'),
 )
 """Settings that stand folded at the end of the panel."""
 

@@ -68,8 +68,10 @@ def create_library(
     if not isinstance(library, ReconstructorLibrary):
         raise PtychodusError(f'expected a ReconstructorLibrary, received {library!r}')
     # Ptychodus makes keys LIBRARY_RECONSTRUCTOR in lower case, and splits them at the first '_'.
-    if '_' in library.name or library.name.casefold() in taken:
-        raise PtychodusError(f'the name {library.name!r} is taken, or has a _')
+    if '_' in library.name:
+        raise PtychodusError(f'the name {library.name!r} has a _, which no name of a library may')
+    if library.name.casefold() in taken:
+        raise PtychodusError(f'the name {library.name!r} is taken')
     reconstructors = [reconstructor.name.casefold() for reconstructor in library]
     if len(set(reconstructors)) < len(reconstructors):
         raise PtychodusError(f'two of its reconstructors have one name: {reconstructors}')

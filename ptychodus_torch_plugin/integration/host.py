@@ -9,6 +9,11 @@ from pathlib import Path
 from ptychodus_torch_plugin.errors import PluginError
 from ptychodus_torch_plugin.integration.support import SUPPORTED_PTYCHODUS
 
+MODEL = 'ptychodus.model.core'
+CONTROLLER = 'ptychodus.controller.core'
+WIDGETS = 'ptychodus.controller.parameters'
+"""Modules of Ptychodus whose inside is used; `bridge.TOUCHED` says what of it."""
+
 INSTALL = "pip install 'ptychodus-torch-plugin[gui]'"
 
 

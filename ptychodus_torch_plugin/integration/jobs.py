@@ -58,7 +58,7 @@ def _train_files(job: TrainFiles, tell: Tell, should_stop: ShouldStop) -> Finish
             )
     run = for_size(job.run, scans[0].n_px)
     watcher = Watcher(tell, {'prepare': (0.0, 0.15), 'train': (0.15, 1.0)})
-    model = _train(run, scans, job.checkpoints, watcher, should_stop)
+    model = _train(run, scans, job, watcher, should_stop)
     finished = _saved(model, job.bundle, job.checkpoints)
     if test is not None and finished.model_saved and not finished.stopped:
         found = api.reconstruct(model, test, run.inference, run.execution, should_stop=should_stop)
@@ -76,7 +76,7 @@ def _fit_scan(job: FitScan, tell: Tell, should_stop: ShouldStop) -> Finished:
     watcher = Watcher(tell, shares, preview)
     if run.model.architecture == 'unrolled':
         preview.sweeps(tell)
-    model = _train(run, [scan], job.checkpoints, watcher, should_stop)
+    model = _train(run, [scan], job, watcher, should_stop)
     finished = _saved(model, job.bundle, job.checkpoints)
     if finished.stopped:
         return finished
@@ -92,11 +92,11 @@ def _infer(job: Infer, tell: Tell, should_stop: ShouldStop) -> Finished:
 def _train(
     run: RunConfig,
     scans: Sequence[ScanData],
-    checkpoints: Path,
+    job: TrainFiles | FitScan,
     watcher: Watcher,
     should_stop: ShouldStop,
 ) -> api.Model:
-    resume = prepare_checkpoints(checkpoints, run, scans)
+    resume = prepare_checkpoints(job.checkpoints, run, scans)
     if resume:
         logger.info('going on from the checkpoint of the run that was interrupted')
     return api.train(
@@ -105,7 +105,8 @@ def _train(
         run.training,
         run.execution,
         backend=run.backend,
-        checkpoint_dir=checkpoints,
+        checkpoint_dir=job.checkpoints,
+        log_dir=job.bundle.with_name(f'{job.bundle.stem}-logs'),
         resume=resume,
         on_event=watcher,
         should_stop=should_stop,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from ptychodus_torch_plugin.integration.host import installed_version
-from ptychodus_torch_plugin.integration.shim_module import register_plugins
+
+logger = logging.getLogger(__name__)
 
 
 def launch(arguments: Sequence[str]) -> int:
@@ -21,7 +23,12 @@ def launch(arguments: Sequence[str]) -> int:
         If there is no Ptychodus.
     """
     installed_version()
-    # Ptychodus calls the same shim if it finds it; the second call does nothing.
-    register_plugins(None)
+    try:
+        # Imported here, for a Ptychodus of an unknown release may lack what it is made of.
+        from ptychodus_torch_plugin.integration.bridge import install
+
+        install()
+    except Exception as error:  # noqa: BLE001, RUF100 - Ptychodus must start, whatever is wrong here
+        logger.warning('ptychodus-torch-plugin is left out: %s', error)
     sys.argv = ['ptychodus', *arguments]
     return int(import_module('ptychodus.__main__').main())

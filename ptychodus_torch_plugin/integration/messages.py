@@ -31,7 +31,7 @@ class TrainFiles:
     test_file
         A scan to reconstruct after the training, to tell how well; or `None`.
     bundle
-        Where the model goes.
+        Where the model goes; a logger writes into a folder beside it.
     checkpoints
         Folder of the checkpoints; training goes on from those that an interrupted run left there.
     """

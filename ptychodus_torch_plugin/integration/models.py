@@ -25,7 +25,9 @@ def checked_model(path: Path, converted: Path) -> Path:
         bundle = convert_archive(path)
         converted.parent.mkdir(parents=True, exist_ok=True)
         write_bundle(converted, bundle)
-        for line in bundle.provenance['assumed']:
+        assumed = bundle.provenance['assumed']
+        assert isinstance(assumed, list)
+        for line in assumed:
             logger.info('%s: %s', path.name, line)
         return converted
     bundle = read_bundle(path)

@@ -217,7 +217,6 @@ class UnavailableReconstructor(Reconstructor):
             raise BackendUnavailableError(
                 f'{self._name} cannot be used: {reason_of(self._availability)}'
             )
-        yield
 
 
 def reason_of(availability: Availability) -> str:

@@ -107,8 +107,8 @@ def product_of(
 
 def _check_pixels(product: Product) -> None:
     pixels = (product.object_.get_pixel_geometry(), product.probes.get_pixel_geometry())
-    sides = [(each.height_m, each.width_m) for each in pixels]
-    if min(min(sides)) <= 0 or not np.allclose(*sides, rtol=SAME_PIXEL, atol=0):
+    ours, theirs = ((each.height_m, each.width_m) for each in pixels)
+    if min(*ours, *theirs) <= 0 or not np.allclose(ours, theirs, rtol=SAME_PIXEL, atol=0):
         raise ScanValueError(
             f'{product.metadata.name}: the pixels [height, width] of the object are '
             f'{_nanometres(pixels[0])} and those of the probe {_nanometres(pixels[1])}; expected '

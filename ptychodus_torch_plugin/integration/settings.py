@@ -30,6 +30,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     **{f'training.{field}': ('unrolled',) for field in UNROLLED_TRAINING_FIELDS},
     'inference.neighbor_count': ('cnn',),
     'inference.patch_weighting': ('cnn',),
+    'execution.precision': ('unrolled', 'cnn'),
+    'execution.logger_backend': ('unrolled', 'cnn'),
 }
 """Families of networks for which a setting means something, where these are not all."""
 

@@ -19,7 +19,11 @@ from ptychodus_torch_plugin.integration.host import plugins_folder
 DISTRIBUTION = 'ptychodus-torch-plugin'
 NAME = 'ptychodus_torch_plugin_shim'
 """A module of `ptychodus.plugins`; the force-include of pyproject.toml has it, too."""
-SOURCE = Path(__file__).with_name('shim_module.py')
+SOURCES = (
+    Path(__file__).with_name('shim_module.py'),
+    Path(__file__).parents[2] / 'ptychodus' / 'plugins' / f'{NAME}.py',
+)
+"""Where it is in a checkout, and where a wheel puts it, which has it nowhere else."""
 MARK = f'"""Shim of {DISTRIBUTION}'
 """How each release's shim begins."""
 
@@ -63,7 +67,7 @@ def install_shim() -> str:
         If the file is somebody else's, or cannot be written.
     """
     shim = find_shim()
-    source = SOURCE.read_text(encoding='utf-8')
+    source = next(path for path in SOURCES if path.is_file()).read_text(encoding='utf-8')
     if shim.owner == 'others':
         raise _foreign(shim.path)
     if shim.owner == 'package':

@@ -64,13 +64,12 @@ def test_a_killed_process_ends_the_wait_and_the_next_one_goes_on(job):
                 killed = time.monotonic()
                 os.kill(child.process_id, signal.SIGKILL)
     assert time.monotonic() - killed < SECONDS_TO_NOTICE
-    assert 'goes on from the last epoch that was completed' in str(error.value)
+    assert 'it goes on from the last complete epoch' in str(error.value)
     assert not job.bundle.exists()
 
     again = []
     with Child() as child:
-        for message in child.run(job, lambda: bool(epochs_of(again))):
-            again.append(message)
+        again.extend(child.run(job, lambda: bool(epochs_of(again))))  # one by one
     assert 'going on from the checkpoint' in ' '.join(m.text for m in again if isinstance(m, Said))
     assert epochs_of(again)[0] >= 3
     assert again[-1] == Finished(model_saved=True, stopped=True)
@@ -88,8 +87,7 @@ def test_a_stop_takes_effect_soon_and_keeps_the_best(job):
         return bool(asked)
 
     with Child() as child:
-        for message in child.run(job, should_stop):
-            messages.append(message)
+        messages.extend(child.run(job, should_stop))  # one by one
     assert time.monotonic() - asked[0] < SECONDS_TO_STOP
     assert messages[-1] == Finished(model_saved=True, stopped=True)
     bundle = read_bundle(job.bundle)

@@ -99,13 +99,15 @@ def test_export_train_infer(reconstructors, handed, tmp_path, caplog, backend):
     )
 
 
-def test_many_scans_of_one_folder(reconstructors, handed, folder, tmp_path):
+def test_many_scans_of_one_folder(library, reconstructors, handed, tmp_path):
+    choose(library, **{'execution.logger_backend': 'csv'})
     mine = reconstructors['pytorch']
     mine.export_training_data(tmp_path / 'a.npz', handed)
     shutil.copy(tmp_path / 'a.npz', tmp_path / 'b.npz')
     last(mine.train(tmp_path, tmp_path))
     scans = read_bundle(tmp_path / 'model.zip').provenance['scans']
     assert [scan['name'] for scan in scans] == ['a', 'b']
+    assert list((tmp_path / 'model-logs').rglob('metrics.csv'))
 
 
 def test_sweeps_alone_need_no_training(library, reconstructors, handed):

@@ -29,6 +29,7 @@ from ptychodus_torch_plugin.backends.tensorflow.devices import (
     check_devices,
     choose_device,
     determinism,
+    full_float32,
     precision,
     threads,
 )
@@ -86,11 +87,12 @@ class TensorFlowBackend:
         with (
             threads(execution),
             quiet_tensorflow(),
+            full_float32(),
             determinism(execution, device),
             tf.device(device),
             _folder(keep) as folder,
         ):
-            log = TrainingLog(training.epochs, on_event, should_stop)
+            log = TrainingLog(training.epochs, on_event, should_stop, model.export_weights)
             assert model.network is not None
             task = Task(
                 model.network,

@@ -27,7 +27,12 @@ from ptychodus_torch_plugin.backends.torch.checkpoints import (
     resume_point,
 )
 from ptychodus_torch_plugin.backends.torch.cnn_training import CnnTraining
-from ptychodus_torch_plugin.backends.torch.devices import check_devices, choose_device, threads
+from ptychodus_torch_plugin.backends.torch.devices import (
+    check_devices,
+    choose_device,
+    full_float32,
+    threads,
+)
 from ptychodus_torch_plugin.backends.torch.loggers import check_logger, make_logger
 from ptychodus_torch_plugin.backends.torch.model import TorchModel, build_network
 from ptychodus_torch_plugin.backends.torch.quiet import determinism_restored, quiet_lightning
@@ -79,9 +84,15 @@ class TorchBackend:
         check_devices(execution)
         check_logger(execution)
         keep = checkpoint_dir if execution.enable_checkpointing else None
-        with threads(execution), quiet_lightning(), determinism_restored(), _folder(keep) as folder:
+        with (
+            threads(execution),
+            quiet_lightning(),
+            determinism_restored(),
+            full_float32(),
+            _folder(keep) as folder,
+        ):
             device = choose_device(execution)
-            log = TrainingLog(training.epochs, on_event, should_stop)
+            log = TrainingLog(training.epochs, on_event, should_stop, model.export_weights)
             task = Task(
                 model.network,
                 model.config,
