@@ -21,7 +21,6 @@ from ptychodus_torch_plugin.config import (
 from ptychodus_torch_plugin.frame import ObjectFrame
 from ptychodus_torch_plugin.scan import ScanData
 
-
 Weights = Callable[[], dict[str, NDArray[np.float32]]]
 
 

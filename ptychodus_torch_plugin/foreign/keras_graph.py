@@ -23,6 +23,8 @@ from ptychodus_torch_plugin.foreign.limits import LAYERS
 from ptychodus_torch_plugin.foreign.pickled_values import described
 
 CONVOLUTION = 'Conv2D'
+CODE = 'Lambda'
+"""Kind of layers that are a function of Python, marshalled; PtychoPINN makes none."""
 HEADS = {'amplitude': 'amp', 'phase': 'phi'}
 """Layers that make amplitude and phase of what the decoders end with."""
 
@@ -55,6 +57,8 @@ def parse_layers(config: Any, *, source: str) -> dict[str, Layer]:
         If these are not the settings of a model in Keras 3.
     BundleLimitError
         If it has too many layers.
+    ForeignBundleError
+        If a layer is code.
     """
     inner = config.get('config') if isinstance(config, dict) else None
     entries = inner.get('layers') if isinstance(inner, dict) else None
@@ -73,6 +77,13 @@ def parse_layers(config: Any, *, source: str) -> dict[str, Layer]:
     }
     if len(layers) != len(entries):
         raise BundleContentError(f'{source} has two layers of one name; expected each once.')
+    code = next((name for name, each in layers.items() if each.kind == CODE), None)
+    if code is not None:
+        raise ForeignBundleError(
+            f'{source} has the layer {quoted(code)} of the kind {CODE}: Python code, which is '
+            'never run, so that nobody knows what the model says; expected the layers of '
+            'PtychoPINN alone. Train the model here instead.'
+        )
     return layers
 
 

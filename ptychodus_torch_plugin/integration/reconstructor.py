@@ -1,4 +1,7 @@
-"""The reconstructors that Ptychodus shows: two for each backend."""
+"""The reconstructors that Ptychodus shows: two for each backend.
+
+What reads and writes files is imported where it is needed: Ptychodus shall start quickly.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,6 @@ from ptychodus.api.reconstruct import (
 
 from ptychodus_torch_plugin.backends.registry import Availability
 from ptychodus_torch_plugin.errors import BackendUnavailableError, ConfigError
-from ptychodus_torch_plugin.files.writing import write_ptychodus_npz
 from ptychodus_torch_plugin.integration.messages import (
     Finished,
     FitScan,
@@ -30,9 +32,7 @@ from ptychodus_torch_plugin.integration.messages import (
     TrainFiles,
     Working,
 )
-from ptychodus_torch_plugin.integration.models import checked_model
 from ptychodus_torch_plugin.integration.scans import product_of, scan_of
-from ptychodus_torch_plugin.integration.training_files import training_files
 from ptychodus_torch_plugin.integration.workshop import GOAL, Workshop, done_of, faults_logged
 
 SECONDS_BETWEEN_PRODUCTS = 2.0
@@ -147,6 +147,8 @@ class NetworkReconstructor(_BackendReconstructor, TrainableReconstructor):
 
     def train(self, input_path: Path, output_path: Path) -> Iterator[TrainOutput]:
         """Train on the scans in a folder; write `model.zip` into another one."""
+        from ptychodus_torch_plugin.integration.training_files import training_files
+
         with faults_logged():
             run = self._workshop.settings.run_config(self._backend, None)
             files, test_file = training_files(input_path)
@@ -176,6 +178,8 @@ class NetworkReconstructor(_BackendReconstructor, TrainableReconstructor):
         return f'Models of either backend, or of PtychoPINN (*{MODEL_SUFFIX})'
 
     def load_model_from_file(self, file_path: Path) -> None:
+        from ptychodus_torch_plugin.integration.models import checked_model
+
         self._bundle = checked_model(file_path, self._own_file(f'converted{MODEL_SUFFIX}'))
 
     def get_model_file_extension(self) -> str:
@@ -193,6 +197,8 @@ class NetworkReconstructor(_BackendReconstructor, TrainableReconstructor):
         return f'Training scans (*{TRAINING_SUFFIX})'
 
     def export_training_data(self, file_path: Path, parameters: ReconstructInput) -> None:
+        from ptychodus_torch_plugin.files.writing import write_ptychodus_npz
+
         named = file_path.suffix == TRAINING_SUFFIX
         path = file_path if named else file_path.with_name(file_path.name + TRAINING_SUFFIX)
         write_ptychodus_npz(path, scan_of(parameters))

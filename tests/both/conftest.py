@@ -1,6 +1,6 @@
 """The same tests for every backend whose framework is installed; without any they fail."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module, util
 from types import ModuleType
 from typing import Any
@@ -30,6 +30,19 @@ INSTALLED = [name for name, package in FRAMEWORKS.items() if util.find_spec(pack
 for name in INSTALLED:
     # PyTorch first: the two share libraries, and only this order of loading them is sound.
     get_backend(name)
+
+
+@pytest.fixture(autouse=True, scope='session')
+def one_thread() -> Iterator[None]:
+    """Two pools of threads in one process mostly wait for each other."""
+    if 'pytorch' not in INSTALLED:
+        yield
+        return
+    torch = import_module('torch')
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope='session', params=INSTALLED or ['none'])

@@ -4,14 +4,23 @@ import os
 
 import torch
 
-from ptychodus_torch_plugin.backends.torch import reconstruction, unrolled_training
+from ptychodus_torch_plugin.backends.torch import prediction, reconstruction, unrolled_training
 from ptychodus_torch_plugin.backends.torch.cnn_training import CnnTraining, GroupData
 from ptychodus_torch_plugin.backends.torch.training import Task, Training
 from ptychodus_torch_plugin.backends.training_log import TrainingLog
 
 from .scored import Scored
 
-__all__ = ['BEST', 'LAST', 'PACKAGES', 'CnnLoss', 'change_losses', 'corrected', 'reconstruction']
+__all__ = [
+    'BEST',
+    'LAST',
+    'PACKAGES',
+    'CnnLoss',
+    'change_losses',
+    'corrected',
+    'prediction',
+    'reconstruction',
+]
 
 PACKAGES = ('torch', 'lightning')
 LOGGERS = ('lightning.pytorch', 'lightning.fabric')
@@ -36,12 +45,23 @@ def global_state():
         'deterministic': torch.are_deterministic_algorithms_enabled(),
         'warn only': torch.is_deterministic_algorithms_warn_only_enabled(),
         'cudnn': (torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic),
-        'matmul': torch.get_float32_matmul_precision(),
+        'tf32': tf32(),
         'dtype': torch.get_default_dtype(),
         'gradients': torch.is_grad_enabled(),
         'torch rng': torch.get_rng_state().tolist(),
         'cublas': os.environ.get('CUBLAS_WORKSPACE_CONFIG'),
     }
+
+
+def tf32():
+    """Return whether float32 may be shortened in convolutions, and in products."""
+    products = torch.get_float32_matmul_precision()
+    return torch.backends.cudnn.allow_tf32, {'high': True, 'highest': False}[products]
+
+
+def set_tf32(convolutions, products):
+    torch.backends.cudnn.allow_tf32 = convolutions
+    torch.set_float32_matmul_precision('high' if products else 'highest')
 
 
 def watch_rates(monkeypatch):

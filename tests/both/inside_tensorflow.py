@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from ptychodus_torch_plugin.backends.tensorflow import reconstruction, unrolled_training
+from ptychodus_torch_plugin.backends.tensorflow import prediction, reconstruction, unrolled_training
 from ptychodus_torch_plugin.backends.tensorflow.cnn_training import CnnTraining
 from ptychodus_torch_plugin.backends.tensorflow.layers import to_canonical, to_native
 from ptychodus_torch_plugin.backends.tensorflow.training import Task, Training
@@ -11,7 +11,16 @@ from ptychodus_torch_plugin.backends.training_log import TrainingLog
 
 from .scored import Scored
 
-__all__ = ['BEST', 'LAST', 'PACKAGES', 'CnnLoss', 'change_losses', 'corrected', 'reconstruction']
+__all__ = [
+    'BEST',
+    'LAST',
+    'PACKAGES',
+    'CnnLoss',
+    'change_losses',
+    'corrected',
+    'prediction',
+    'reconstruction',
+]
 
 PACKAGES = ('tensorflow', 'keras')
 LOGGERS = ()
@@ -32,6 +41,7 @@ def global_state():
     """Return what the framework keeps for the whole process."""
     return {
         'threads': tf.config.threading.get_intra_op_parallelism_threads(),
+        'tf32': tf32(),
         'eager': tf.config.functions_run_eagerly(),
         'jit': tf.config.optimizer.get_jit(),
         'device': tf.constant(0).device,
@@ -39,6 +49,15 @@ def global_state():
         'policy': keras.config.dtype_policy().name,
         'data format': keras.config.image_data_format(),
     }
+
+
+def tf32():
+    """Return whether float32 may be shortened in convolutions, and in products."""
+    return (tf.config.experimental.tensor_float_32_execution_enabled(),) * 2
+
+
+def set_tf32(_, products):
+    tf.config.experimental.enable_tensor_float_32_execution(products)
 
 
 def _after_begin(monkeypatch, wrap):

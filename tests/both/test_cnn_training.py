@@ -211,9 +211,8 @@ def test_held_out_patterns_and_bad_pixels_teach_nothing(quick_cnn, scan):
     assert np.min(np.abs(np.subtract(*checks))) > 1e-3
 
 
-@pytest.mark.parametrize('deterministic', [True, False])
-def test_two_runs_are_bit_equal(quick_cnn, scan, deterministic):
-    one, same = (quick_cnn.fit(scan, epochs=2, deterministic=deterministic) for _ in range(2))
+def test_two_runs_are_bit_equal(quick_cnn, scan):
+    one, same = (quick_cnn.fit(scan, epochs=2, num_threads=2) for _ in range(2))
 
     assert_same_run(one, same)
 
@@ -293,7 +292,8 @@ def test_reduced_precision_of_the_network(quick_cnn, scan):
 
     for one, other in zip(short.history, full.history, strict=True):
         assert one.loss == pytest.approx(other.loss, rel=0.02)
-        assert one.loss != other.loss
+    name = 'phase.center.weight'
+    assert not np.array_equal(*(run.model.export_weights()[name] for run in (short, full)))
     arrays = [*short.model.export_weights().values(), *short.optimizer.values()]
     assert {array.dtype for array in arrays} == {np.dtype(np.float32)}
 

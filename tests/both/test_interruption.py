@@ -1,6 +1,7 @@
 """Cut, killed, stopped, impatient, diverging: what is left of a training run."""
 
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -68,7 +69,12 @@ def test_a_killed_process_can_be_resumed(quick, noisy, whole, tmp_path):
             checkpoint_dir=Path({str(tmp_path)!r}), on_event=on_event,
         )
     """
-    finished = subprocess.run([sys.executable, '-c', textwrap.dedent(script)], check=False)
+    # One thread, as here: more of them would round differently.
+    finished = subprocess.run(
+        [sys.executable, '-c', textwrap.dedent(script)],
+        env=os.environ | {'OMP_NUM_THREADS': '1'},
+        check=False,
+    )
     assert finished.returncode == -signal.SIGKILL
     resumed = quick.fit(noisy, options={'checkpoint_dir': tmp_path, 'resume': True})
     assert_same_run(resumed, whole.result)

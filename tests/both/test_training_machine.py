@@ -11,7 +11,15 @@ import pytest
 
 from ptychodus_torch_plugin.config import InferenceConfig
 
-from .quick import EXECUTION, MODEL, STEPS, PowerCutError, assert_same_run, cut_at
+from .quick import (
+    EXECUTION,
+    MODEL,
+    STEPS,
+    PowerCutError,
+    assert_same_arrays,
+    assert_same_run,
+    cut_at,
+)
 
 # What is reported
 
@@ -41,6 +49,22 @@ def test_events_tell_the_whole_story(noisy, whole):
             assert math.isnan(event.validation_loss)
         else:
             assert event.validation_loss == whole.result.history[known].validation_loss
+
+
+def test_who_watches_may_look_at_the_weights(quick, noisy, whole):
+    """They change from step to step, are copies, and taking them changes nothing."""
+    taken = []
+
+    def on_event(event):
+        assert (event.weights is None) == (event.phase != 'train')
+        if event.weights is not None:
+            taken.append(event.weights())
+            taken[-1]['unet.head.weight'][:] += 1
+
+    result = quick.fit(noisy, options={'on_event': on_event})
+    assert_same_arrays(result.model.export_weights(), whole.result.model.export_weights())
+    assert taken[0].keys() == result.model.export_weights().keys()
+    assert not np.array_equal(taken[0]['unet.head.weight'], taken[-1]['unet.head.weight'])
 
 
 def test_whatever_a_listener_raises_arrives(quick, noisy):
@@ -82,6 +106,42 @@ def test_training_leaves_the_process_as_it_was(inside, quick, noisy, tmp_path, c
     for name, value in before.items():
         assert after[name] == value, name
         assert after_error[name] == value, name
+
+
+@pytest.fixture(params=[True, False], ids=['TF32 allowed', 'TF32 not allowed'])
+def tf32(inside, request):
+    """What somebody else's program wants."""
+    before = inside.tf32()
+    inside.set_tf32(request.param, request.param)
+    yield
+    left = inside.tf32()
+    inside.set_tf32(*before)
+    assert left == (request.param, request.param)
+
+
+@pytest.mark.usefixtures('tf32')
+def test_float32_is_not_shortened_on_a_gpu(inside, quick, quick_cnn, noisy, simulated, monkeypatch):
+    """Neither in training nor afterwards; the switch is there without a GPU, too."""
+    seen = []
+
+    def on_event(event):
+        seen.append((event.phase, inside.tf32()))
+
+    model = quick.fit(noisy, epochs=1, options={'on_event': on_event}).model
+    found = model.reconstruct(noisy, InferenceConfig(), EXECUTION, on_event=on_event)
+    assert set(seen) == {(p, (False, False)) for p in ('prepare', 'train', 'reconstruct')}
+
+    def stop(*_, **__):
+        assert inside.tf32() == (False, False)
+        raise PowerCutError
+
+    monkeypatch.setattr(inside.reconstruction, '_predict', stop)
+    with pytest.raises(PowerCutError):
+        model.predict_patterns(noisy, found)
+    monkeypatch.setattr(inside.prediction, 'predict_patches', stop)
+    group = simulated(N=64, n_positions=20).patterns[None, :4]
+    with pytest.raises(PowerCutError):
+        quick_cnn.build().predict(group, np.zeros((1, 4, 2), np.float32))
 
 
 def test_training_does_not_depend_on_the_state_of_the_process(inside, quick, noisy, whole):

@@ -1,6 +1,8 @@
 """Archives that nobody should trust: nothing runs, one error per defect, at bounded cost."""
 
+import base64
 import io
+import marshal
 import os
 import pickle  # noqa: TID251 - to make traps and to see that nothing springs them
 import random
@@ -94,6 +96,29 @@ def test_a_trap_in_place_of_everything(trap, of_torch, refused, name):
 def test_what_is_not_needed_is_not_read(trap, of_keras, converted):
     for name in ('autoencoder/custom_objects.dill', 'autoencoder/params.dill', 'notes.txt'):
         converted(of_keras | {name: pickled(trap)})
+
+
+@pytest.mark.parametrize('source', ['inner', 'obj'])
+def test_code_in_a_layer_of_keras(tmp_path, refused, source):
+    """On the way from the input to the amplitude, or behind everything."""
+    code = compile(f'__import__("os").mkdir({str(tmp_path / "sprung")!r})', 'trap', 'exec')
+    marshalled = marshal.dumps(code)
+    function = {
+        'class_name': '__lambda__',
+        'config': {'code': base64.b64encode(marshalled).decode(), 'defaults': None},
+    }
+    graph = KerasGraph(64)
+    amplitude, *_ = [each for each in graph.entries if each['name'] == 'amp']
+    before = amplitude['inbound_nodes'][0]['args'][0]['config']['keras_history']
+    source = before[0] if source == 'inner' else source
+    graph.add('Lambda', 'some_lambda', source, function=function)
+    if source == before[0]:
+        before[0] = 'some_lambda'
+    members = keras_members(keras_parameters(), graph, keras_weights())
+    refused(members, ForeignBundleError, "'some_lambda' of the kind Lambda.* never run")
+    assert not (tmp_path / 'sprung').exists()
+    exec(marshal.loads(marshalled))  # the trap would have worked
+    assert (tmp_path / 'sprung').exists()
 
 
 # The archive itself

@@ -19,7 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.parity.mutants import MUTANTS, Mutant  # noqa: E402 - the script may stand anywhere
+from tests.parity.mutants import Mutant  # noqa: E402 - the script may stand anywhere
+from tests.parity.mutants_tensorflow import TENSORFLOW  # noqa: E402
+from tests.parity.mutants_torch import TORCH  # noqa: E402
 
 COPIED = ('ptychodus_torch_plugin', 'tests', 'specs', 'pyproject.toml')
 TESTS = (
@@ -96,7 +98,7 @@ def try_out(folder: Path, mutant: Mutant) -> str:
 def main(words: list[str]) -> int:
     chosen = [
         mutant
-        for mutant in MUTANTS
+        for mutant in [*TORCH, *TENSORFLOW]
         if not words or any(word in f'{mutant.backend} {mutant.name}' for word in words)
     ]
     survivors = 0

@@ -3,8 +3,9 @@
 import json
 import zipfile
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,11 +17,12 @@ from ptychodus_torch_plugin.config import (
     ModelConfig,
     TrainingConfig,
 )
+from ptychodus_torch_plugin.config.model import CNN_SIZES_PX
 from ptychodus_torch_plugin.grouping import draw_groups
 from ptychodus_torch_plugin.scan import ScanData
 from tests.parity.comparison import TOLERANCES, assert_close
 from tests.parity.scenes import simulated_scan
-from tests.parity.trainings import BOTH_WAYS
+from tests.parity.trainings import BOTH_WAYS, first_model
 
 CPU = ExecutionConfig(accelerator='cpu')
 CNN = {'architecture': 'cnn', 'n_filters_scale': 1}
@@ -42,6 +44,8 @@ CASES = {
     ),
     '128 px': (CNN | {'N': 128, 'gridsize': 2}, {'epochs': 1, 'batch_size': 4, 'n_groups': 6}),
 }
+SIZES = [*product((1, 2, 3), (64, 128)), (1, 256)]
+"""Of 'cnn': gridsize and N."""
 
 
 def scan_of(config: ModelConfig) -> ScanData:
@@ -83,6 +87,29 @@ def trained(request: pytest.FixtureRequest, way: tuple[str, str], tmp_path_facto
     scan, execution = scan_of(config), execution_of(config)
     found = api.train([scan], config, TrainingConfig(**training), execution, backend=way[0])
     return Trained(found, scan, found.save(tmp_path_factory.mktemp('bundle')), way[1])
+
+
+def test_every_architecture_and_size_goes_over():
+    architectures = get_args(ModelConfig.model_fields['architecture'].annotation)
+    assert {ModelConfig(**model).architecture for model, _ in CASES.values()} == {*architectures}
+    assert {n_px for _, n_px in SIZES} == {*CNN_SIZES_PX}
+
+
+@pytest.mark.parametrize(('gridsize', 'n_px'), SIZES)
+def test_every_size_goes_over(way, gridsize, n_px, tmp_path):
+    here, there = way
+    config = ModelConfig(**CNN, gridsize=gridsize, N=n_px)
+    scan = simulated_scan(N=n_px, n_positions=10, step_px=n_px / 8)
+    model = first_model([scan], config, backend=here)
+    bundle = model.save(tmp_path / 'here')
+    other = api.load_bundle(bundle, backend=there)
+    patterns = scan.patterns[: gridsize**2][None]
+    offsets = (scan.positions_px[: gridsize**2] - scan.positions_px[0])[None].astype(np.float32)
+    one, same = (each.trained.predict(patterns, offsets) for each in (model, other))
+    assert_close(one.patches, same.patches, TOLERANCES['prediction'], dtype=np.complex64)
+    assert_close(one.merged, same.merged, TOLERANCES['prediction'], dtype=np.complex64)
+    back = api.load_bundle(other.save(tmp_path / 'there'), backend=here)
+    assert back.save(tmp_path / 'back').read_bytes() == bundle.read_bytes()
 
 
 def test_it_predicts_the_same(trained):

@@ -45,9 +45,17 @@ CASES = {
     ),
     'against a known object': (
         1,
-        CNN | {'gridsize': 2, 'model_type': 'supervised', 'pad_object': False},
+        CNN
+        | {'gridsize': 2, 'model_type': 'supervised', 'pad_object': False}
+        | {'amp_activation': 'relu', 'probe_big': False},
         GROUPS,
         {'gradient_clip_val': 0.2},
+    ),
+    '128 px': (
+        3,
+        CNN | {'N': 128, 'gridsize': 2, 'amp_activation': 'softplus'},
+        GROUPS | {'batch_size': 2, 'n_groups': 14},
+        {},
     ),
     'thinned': (3, UNROLLED, VIEWS | {'objective': 'thinned', 'thinnings': 2}, FAST),
     'poisson': (3, UNROLLED, VIEWS | {'objective': 'poisson', 'epochs': 7}, FAST),
@@ -56,11 +64,12 @@ CASES = {
 
 def scan_of(n_px: int, modes: int) -> ScanData:
     """Return a scan with bad pixels; few photons where 'unrolled' is to find noise."""
-    if n_px == 64:
-        settings = {'N': 64, 'n_positions': 36, 'step_px': 7.0, 'photons': 2e4, 'seed': 5}
-    else:
-        settings = {'N': 32, 'n_positions': 30, 'photons': 300}
-    scan = simulated_scan(probe_modes=modes, **settings)
+    settings = {
+        32: {'n_positions': 30, 'photons': 300},
+        64: {'n_positions': 36, 'step_px': 7.0, 'photons': 2e4, 'seed': 5},
+        128: {'n_positions': 16, 'step_px': 14.0, 'photons': 8e4, 'seed': 5},
+    }[n_px]
+    scan = simulated_scan(N=n_px, probe_modes=modes, **settings)
     bad_pixels = np.random.default_rng(2).random((n_px, n_px)) < 0.03
     return replace(
         scan, bad_pixels=bad_pixels, patterns=np.where(bad_pixels, 9e4, scan.patterns).astype('f4')

@@ -26,18 +26,24 @@ BACKENDS = ('pytorch', 'tensorflow')
 BOTH_WAYS = [BACKENDS, BACKENDS[::-1]]
 
 
-def first_model(scans: Sequence[ScanData], config: ModelConfig, *, share: float = 1.0) -> api.Model:
+def first_model(
+    scans: Sequence[ScanData],
+    config: ModelConfig,
+    *,
+    share: float = 1.0,
+    backend: str = 'pytorch',
+) -> api.Model:
     """Return a model to start from: random in all weights, times `share`.
 
     A fresh one would be nearly blind: its dark far field has next to no light in many pixels, where
     the likelihood is as steep as its roundings are large.
     """
-    backend = get_backend('pytorch')
-    trained = backend.build(config, Calibration.of(scans, config))
+    maker = get_backend(backend)
+    trained = maker.build(config, Calibration.of(scans, config))
     shapes = {name: array.shape for name, array in trained.export_weights().items()}
     weights = random_weights(shapes)
     trained.import_weights({name: np.array(share * w, 'f4') for name, w in weights.items()})
-    return api.Model(backend, trained)
+    return api.Model(maker, trained)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from ptychodus_torch_plugin.integration.library import create_library
 from ptychodus_torch_plugin.integration.scans import scan_of
 
 from .conftest import choose
+from .installed import write_metadata
 
 BACKENDS = ('pytorch', 'tensorflow')
 each_backend = pytest.mark.parametrize('backend', BACKENDS)
@@ -187,3 +188,18 @@ def test_the_bar_moves_and_a_stop_is_heard(library, reconstructors, handed):
     assert moves == sorted(moves)
     assert {goal for _, goal in moves} == {100}
     assert not np.array_equal(product.object_.get_array(), handed.product.object_.get_array())
+
+
+def test_a_backend_of_another_package_appears_and_computes(handed, tmp_path, monkeypatch):
+    source = Path(__file__).parents[1] / 'unit' / 'third_party' / 'numpy_demo.py'
+    shutil.copy(source, tmp_path)
+    entry = '[ptychodus_torch_plugin.backends]\nnumpy-demo = numpy_demo:NumpyBackend\n'
+    write_metadata(tmp_path, 'numpy_demo', '1.0', entry)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv('HOME', str(tmp_path / 'home'))
+    library = create_library(SettingsRegistry())
+    choose(library, **{'model.architecture': 'none', 'model.sweeps_before': 3})
+    found = {each.name: each for each in library}
+    assert {'numpy-demo', 'numpy-demo-fit', 'pytorch'} <= found.keys()
+    product = last(found['numpy-demo-fit'].reconstruct(handed)).product
+    assert 0.1 < product.losses[-1].value < 0.6

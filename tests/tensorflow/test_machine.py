@@ -1,9 +1,11 @@
 """TensorFlow's own sides of a training: threads, traces, memory, files, Keras."""
 
+import gc
 import os
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,10 @@ import pytest
 from ptychodus_torch_plugin.api import train
 from ptychodus_torch_plugin.backends.registry import get_backend
 from ptychodus_torch_plugin.backends.tensorflow import checkpoints, unrolled
+from ptychodus_torch_plugin.backends.tensorflow.cnn import CnnNetwork
+from ptychodus_torch_plugin.backends.tensorflow.data import channels_first, channels_last
 from ptychodus_torch_plugin.backends.tensorflow.training import Training
+from ptychodus_torch_plugin.calibration import scaled_amplitudes
 from ptychodus_torch_plugin.config import InferenceConfig
 from ptychodus_torch_plugin.scan import ScanData
 from tests.both.quick import (
@@ -94,6 +99,63 @@ def test_groups_of_all_scans_share_their_traces(quick_cnn, wide, trainings):
     gathered, stepped, scored = traces(trainings[0])
     assert (gathered, stepped) == (2, 1)
     assert scored <= 2
+
+
+def test_predictions_share_a_trace(quick_cnn, wide, monkeypatch):
+    """For batches of every size, and for other weights."""
+    traced = []
+    real = CnnNetwork.call
+
+    def call(network, amplitudes):
+        traced.append(tuple(amplitudes.shape))
+        return real(network, amplitudes)
+
+    model, groups = quick_cnn.build([wide]), np.stack([wide.patterns[k : k + 4] for k in range(9)])
+    offsets = np.zeros((9, 4, 2), np.float32)
+    monkeypatch.setattr(CnnNetwork, 'call', call)
+    whole = model.predict(groups, offsets).patches
+    parts = [model.predict(groups[rows], offsets[rows]).patches for rows in (slice(7), slice(7, 9))]
+    np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-6)
+    model.import_weights({n: np.array(1.2 * w, 'f4') for n, w in model.export_weights().items()})
+    brighter = model.predict(groups, offsets).patches
+    assert traced == [(None, 64, 64, 4)]
+
+    amplitudes = channels_last(scaled_amplitudes(groups, model.calibration.input_scale))
+    step_by_step = channels_first(model.network(amplitudes) * float(model.network.intensity_scale))
+    np.testing.assert_allclose(brighter, step_by_step, atol=1e-5)
+    assert np.abs(brighter - whole).max() > 0.1
+
+
+def test_a_trace_does_not_keep_its_network(quick_cnn, wide):
+    model = quick_cnn.build([wide])
+    model.predict(wide.patterns[None, :4], np.zeros((1, 4, 2), np.float32))
+    network = weakref.ref(model.network)
+    del model
+    gc.collect()
+    assert network() is None
+
+
+def test_a_prediction_amid_a_training_has_a_trace_of_its_own(quick_cnn, wide):
+    """Which ends with the training's precision."""
+    model = quick_cnn.build([wide])
+    group, offsets = wide.patterns[None, :4], np.zeros((1, 4, 2), np.float32)
+    found = []
+
+    def on_event(event):
+        if not found and event.phase == 'train':
+            weights = model.export_weights()
+            found.append((weights, model.predict(group, offsets).patches))
+
+    quick_cnn.fit(
+        wide, built=model, epochs=1, precision='bf16-mixed', options={'on_event': on_event}
+    )
+    [(weights, short)] = found
+    model.import_weights(weights)
+    fresh = quick_cnn.build([wide])
+    fresh.import_weights(weights)
+    full = [each.predict(group, offsets).patches for each in (model, fresh)]
+    np.testing.assert_array_equal(*full)
+    assert np.abs(full[0] - short).max() > 1e-4
 
 
 def test_a_small_training_begins_at_once(quick_cnn, wide):

@@ -96,6 +96,7 @@ class CnnNetwork(CanonicalModel):
         self.phase = decoder(config, PHASE, rng)
         first = np.array(math.log(FIRST_INTENSITY_SCALE), np.float32)
         self.log_intensity_scale = new_variable(self, 'log_intensity_scale', first, trainable=False)
+        self._graphs: dict[str, Callable[[Tensor], Tensor]] = {}
 
     @property
     def intensity_scale(self) -> Tensor:
@@ -122,6 +123,20 @@ class CnnNetwork(CanonicalModel):
         # Single precision, even where layers run in a shorter one.
         amplitude, phase = (tf.cast(part(x), tf.float32) for part in (self.amplitude, self.phase))
         return tf.complex(amplitude * tf.cos(phase), amplitude * tf.sin(phase))
+
+    def predicted(self, amplitudes: Tensor) -> Tensor:
+        """Return what `call` does, faster: by a graph, which serves batches of every size.
+
+        It is traced once for each precision, and lives as long as the network.
+        """
+        self._check_shape(amplitudes)
+        precision = self.encoder[0].conv1.compute_dtype
+        if precision not in self._graphs:
+            groups = tf.TensorSpec((None, self.n_px, self.n_px, self.patterns_per_group))
+            self._graphs[precision] = tf.function(
+                lambda x: self(x), input_signature=[groups], autograph=False
+            )
+        return self._graphs[precision](amplitudes)
 
     def _check_shape(self, amplitudes: Tensor) -> None:
         shape, n_px = tuple(amplitudes.shape), self.n_px

@@ -70,6 +70,20 @@ def threads(execution: ExecutionConfig) -> Iterator[None]:
 
 
 @contextmanager
+def full_float32() -> Iterator[None]:
+    """Keep GPUs from TF32 for a while: products of float32 with 10 bits of mantissa, not 23.
+
+    What computes in bfloat16 does so still.
+    """
+    before = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(before)
+
+
+@contextmanager
 def precision(network: CanonicalModel, execution: ExecutionConfig) -> Iterator[None]:
     """Let a network compute in the wanted precision for a while."""
     set_precision(network, execution.precision)

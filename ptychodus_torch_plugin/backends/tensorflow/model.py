@@ -20,7 +20,7 @@ from ptychodus_torch_plugin.backends.protocol import (
 )
 from ptychodus_torch_plugin.backends.stages import reconstruct
 from ptychodus_torch_plugin.backends.tensorflow.cnn import CnnNetwork
-from ptychodus_torch_plugin.backends.tensorflow.devices import choose_device, threads
+from ptychodus_torch_plugin.backends.tensorflow.devices import choose_device, full_float32, threads
 from ptychodus_torch_plugin.backends.tensorflow.layers import CanonicalModel, to_canonical
 from ptychodus_torch_plugin.backends.tensorflow.prediction import predict_groups
 from ptychodus_torch_plugin.backends.tensorflow.quiet import quiet_tensorflow
@@ -95,7 +95,12 @@ class TensorFlowModel:
         on_event: OnEvent = ignore_event,
         should_stop: ShouldStop = never_stop,
     ) -> Reconstruction:
-        with threads(execution), quiet_tensorflow(), tf.device(choose_device(execution)):
+        with (
+            threads(execution),
+            quiet_tensorflow(),
+            full_float32(),
+            tf.device(choose_device(execution)),
+        ):
             engine = TensorFlowEngine(self.config, self.network, self.calibration, scan)
             return reconstruct(
                 engine,
@@ -116,9 +121,11 @@ class TensorFlowModel:
                 f"architecture = {self.config.architecture!r} works on whole scans; expected 'cnn' "
                 'for groups of patterns. Call reconstruct.'
             )
-        return predict_groups(
-            self.network, self.calibration, patterns, offsets_px, normalized=normalized
-        )
+        with full_float32():
+            return predict_groups(
+                self.network, self.calibration, patterns, offsets_px, normalized=normalized
+            )
 
     def predict_patterns(self, scan: ScanData, reconstruction: Reconstruction) -> FloatArray:
-        return predict_patterns(scan, reconstruction)
+        with full_float32():
+            return predict_patterns(scan, reconstruction)

@@ -51,7 +51,7 @@ def predict_patches(
 
     `amplitudes` (g, C, N, N) float32 are on the network's own scale.
     """
-    patches = network(channels_last(amplitudes)) * scale
+    patches = network.predicted(channels_last(amplitudes)) * scale
     weight = tf.constant(probe_weight(calibration.probe))
     side_px = canvas_px(network.n_px, float(np.abs(offsets_px).max()))
     merged = merge(patches, tf.constant(offsets_px), weight, side_px)

@@ -52,3 +52,21 @@ def threads(execution: ExecutionConfig) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Keep GPUs from TF32 for a while: products of float32 with 10 bits of mantissa, not 23.
+
+    PyTorch takes it for convolutions unless told otherwise.  What computes in bfloat16 does so
+    still.
+    """
+    products = torch.get_float32_matmul_precision()
+    convolutions = torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision('highest')
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions

@@ -20,7 +20,7 @@ from ptychodus_torch_plugin.backends.protocol import (
 )
 from ptychodus_torch_plugin.backends.stages import reconstruct
 from ptychodus_torch_plugin.backends.torch.cnn import CnnNetwork
-from ptychodus_torch_plugin.backends.torch.devices import choose_device, threads
+from ptychodus_torch_plugin.backends.torch.devices import choose_device, full_float32, threads
 from ptychodus_torch_plugin.backends.torch.prediction import predict_groups
 from ptychodus_torch_plugin.backends.torch.reconstruction import TorchEngine, predict_patterns
 from ptychodus_torch_plugin.backends.torch.unrolled import UnrolledNetwork
@@ -75,7 +75,7 @@ class TorchModel:
         on_event: OnEvent = ignore_event,
         should_stop: ShouldStop = never_stop,
     ) -> Reconstruction:
-        with threads(execution):
+        with threads(execution), full_float32():
             device = choose_device(execution)
             if self.network is not None:
                 self.network.eval().to(device)
@@ -99,9 +99,11 @@ class TorchModel:
                 f"architecture = {self.config.architecture!r} works on whole scans; expected 'cnn' "
                 'for groups of patterns. Call reconstruct.'
             )
-        return predict_groups(
-            self.network.eval(), self.calibration, patterns, offsets_px, normalized=normalized
-        )
+        with full_float32():
+            return predict_groups(
+                self.network.eval(), self.calibration, patterns, offsets_px, normalized=normalized
+            )
 
     def predict_patterns(self, scan: ScanData, reconstruction: Reconstruction) -> FloatArray:
-        return predict_patterns(scan, reconstruction)
+        with full_float32():
+            return predict_patterns(scan, reconstruction)
