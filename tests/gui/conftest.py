@@ -80,6 +80,7 @@ def window(open_window):
 
 
 ALONE = """
+import sys
 import time
 from pathlib import Path
 from PyQt5.QtWidgets import QComboBox, QLineEdit, QSpinBox
