@@ -71,7 +71,7 @@ def available_backends() -> dict[str, Availability]:
         try:
             packages = entry_point.load()().versions()
             versions = ', '.join(f'{package} {version}' for package, version in packages.items())
-        except Exception as error:  # noqa: BLE001, RUF100 - somebody else's code, any fault
+        except (Exception, SystemExit) as error:  # noqa: BLE001, RUF100 - somebody else's code
             reason = f'{entry_point.value} failed to load: {type(error).__name__}: {error}'
             found[name] = Availability(False, reason=reason)
         else:

@@ -15,7 +15,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from multiprocessing.connection import Connection, Listener
+from multiprocessing import AuthenticationError
+from multiprocessing.connection import Client, Connection, Listener
 from types import TracebackType
 from typing import IO, Self
 
@@ -27,7 +28,11 @@ WORKER = 'ptychodus_torch_plugin.integration.worker'
 SECONDS_BETWEEN_LOOKS = 0.1
 SECONDS_TO_STOP = 10.0
 """How long a process may take to end well; then it is ended."""
+SECONDS_TO_DIE = 2.0
+"""How long a process may live on that has hung up."""
 LINES_OF_STDERR = 5
+BYTES_OF_STDERR = 2**16
+"""At the end of what it printed, however much that is."""
 
 
 class ChildError(PluginError, RuntimeError):
@@ -43,9 +48,10 @@ class Child:
     def __init__(self) -> None:
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         key = secrets.token_bytes(32)
-        self._listener = Listener(authkey=key)
+        self._listener = _listener(key)
         self._process = subprocess.Popen(
-            [sys.executable, '-m', WORKER, str(self._listener.address)],
+            # -P: files of the current folder do not stand in for modules.
+            [sys.executable, '-P', '-m', WORKER, *_words(self._listener.address)],
             stdin=subprocess.PIPE,
             stdout=self._stderr,
             stderr=self._stderr,
@@ -55,6 +61,7 @@ class Child:
         with contextlib.suppress(OSError):  # it is dead already, which is seen below
             self._process.stdin.write(key.hex().encode() + b'\n')
             self._process.stdin.flush()
+        self._accepting = threading.Thread(target=self._accept, daemon=True)
         self._connection: Connection | None = None
         self._begun = False
         self._deadline: float | None = None
@@ -74,6 +81,7 @@ class Child:
         assert self._process.stdin is not None
         with contextlib.suppress(OSError):
             self._process.stdin.close()
+        self._end_accepting()
         if self._connection is not None:
             self._connection.close()
         self._listener.close()
@@ -94,31 +102,34 @@ class Child:
         PluginError
             As the process raised it; `ChildError` for any other error, and if it died.
         """
-        try:
+        with self._death_told():
             connection = self._connect(should_stop)
             if connection is None:
                 yield Finished(stopped=True)
                 return
             connection.send(job)
             yield from self._listen(connection, should_stop)
-        except (EOFError, ConnectionError, BrokenPipeError):
-            raise self._died() from None
 
     def _connect(self, should_stop: Callable[[], bool]) -> Connection | None:
-        accepted: list[Connection] = []
-        # Nobody may ever call: then this thread waits in vain, and ends with Ptychodus.
-        thread = threading.Thread(
-            target=lambda: accepted.append(self._listener.accept()), daemon=True
-        )
-        thread.start()
-        while not accepted:
-            thread.join(SECONDS_BETWEEN_LOOKS)
-            if not accepted and should_stop():
+        self._accepting.start()
+        while self._connection is None:
+            self._accepting.join(SECONDS_BETWEEN_LOOKS)
+            if self._connection is None and should_stop():
                 return None
-            if not accepted and self._process.poll() is not None:
+            if self._connection is None and self._process.poll() is not None:
                 raise self._died()
-        self._connection = accepted[0]
         return self._connection
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError, EOFError, AuthenticationError):
+            self._connection = self._listener.accept()
+
+    def _end_accepting(self) -> None:
+        """Call in the place of the process, which may never have done so."""
+        if self._accepting.is_alive():
+            with contextlib.suppress(OSError):
+                Client(self._listener.address).close()
+            self._accepting.join()
 
     def _listen(self, connection: Connection, should_stop: Callable[[], bool]) -> Iterator[Message]:
         while True:
@@ -148,20 +159,29 @@ class Child:
             connection.send(Stop())
             self._deadline = time.monotonic() + SECONDS_TO_STOP
 
-    def end(self) -> Finished | None:
-        """Let the job end well, for nobody listens any more; return how it ended, if it did."""
-        if self._connection is None:
-            return None
-        with contextlib.suppress(PluginError, OSError, EOFError):
-            for message in self._listen(self._connection, lambda: True):
-                if isinstance(message, Finished):
-                    return message
-        return None
+    def end(self) -> Iterator[Message]:
+        """Let the job end well, for `run` is not listened to any more; yield as `run` does."""
+        if self._connection is not None:
+            with self._death_told():
+                yield from self._listen(self._connection, lambda: True)
+
+    @contextlib.contextmanager
+    def _death_told(self) -> Iterator[None]:
+        try:
+            yield
+        except PluginError:  # some of them are errors of the system, too
+            raise
+        except (EOFError, OSError):  # the latter, too, if it died half-way through a message
+            raise self._died() from None
 
     def _died(self) -> ChildError:
-        code = self._process.wait()
+        try:
+            code = self._process.wait(SECONDS_TO_DIE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            code = self._process.wait()
         how = f'was killed by signal {-code}' if code < 0 else f'ended with code {code}'
-        self._stderr.seek(0)
+        self._stderr.seek(max(0, self._stderr.seek(0, os.SEEK_END) - BYTES_OF_STDERR))
         lines = self._stderr.read().decode(errors='replace').strip().splitlines()
         said = ' | '.join(lines[-LINES_OF_STDERR:])
         return ChildError(
@@ -172,17 +192,31 @@ class Child:
         )
 
 
+def _listener(key: bytes) -> Listener:
+    try:
+        return Listener(authkey=key)
+    except OSError:  # the name of the folder for temporary files is too long for a socket
+        return Listener(('127.0.0.1', 0), authkey=key)
+
+
+def _words(address: str | tuple[str, int]) -> list[str]:
+    """Return an address as arguments of a command, as `worker` reads them."""
+    return [address] if isinstance(address, str) else [str(part) for part in address]
+
+
 def _error(failure: Failed) -> PluginError:
     kind = getattr(errors, failure.kind, None)
     if not (isinstance(kind, type) and issubclass(kind, PluginError)):
-        return ChildError(f'{failure.kind}: {failure.text}\n{failure.traceback}')
+        other = ChildError(f'{failure.kind}: {failure.text}')
+        other.add_note(failure.traceback)  # for the log file; the log pane has one sentence
+        return other
     error: PluginError = kind(failure.text)
     return error
 
 
 def _environment() -> dict[str, str]:
     """Return the environment of the process: the same modules are found, and idle threads sleep."""
-    paths = [path for path in sys.path if path]
+    paths = [path or os.curdir for path in sys.path]
     return {
         'OMP_WAIT_POLICY': 'PASSIVE',
         **os.environ,

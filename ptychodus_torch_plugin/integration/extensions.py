@@ -17,6 +17,9 @@ from ptychodus_torch_plugin.integration.support import LIBRARY_GROUP, VIEW_GROUP
 
 logger = logging.getLogger(__name__)
 
+FAULTS = (Exception, SystemExit)
+"""What somebody else's code may raise without keeping Ptychodus from starting."""
+
 
 @dataclass(frozen=True)
 class PreparedView:
@@ -52,7 +55,7 @@ def create_libraries(
     for entry_point in entry_points(LIBRARY_GROUP):
         try:
             library = create_library(entry_point, settings_registry, names)
-        except Exception as error:  # noqa: BLE001, RUF100 - somebody else's code, any fault
+        except FAULTS as error:
             _leave_out('library', entry_point, error)
         else:
             names.add(library.name.casefold())
@@ -75,6 +78,7 @@ def create_library(
     reconstructors = [reconstructor.name.casefold() for reconstructor in library]
     if len(set(reconstructors)) < len(reconstructors):
         raise PtychodusError(f'two of its reconstructors have one name: {reconstructors}')
+    library.get_logger()  # Ptychodus calls it, and would not start if it failed
     return library
 
 
@@ -106,7 +110,7 @@ def create_views(
             views.append(
                 _create_view(entry_point, libraries[entry_point.name], file_dialog_factory)
             )
-        except Exception as error:  # noqa: BLE001, RUF100 - somebody else's code, any fault
+        except FAULTS as error:
             _leave_out('panel', entry_point, error)
     return views
 
@@ -125,6 +129,6 @@ def _create_view(
     return PreparedView(library.name, widgets)
 
 
-def _leave_out(what: str, entry_point: metadata.EntryPoint, error: Exception) -> None:
+def _leave_out(what: str, entry_point: metadata.EntryPoint, error: BaseException) -> None:
     reason = str(error) if isinstance(error, PluginError) else f'{type(error).__name__}: {error}'
     logger.warning('%s %r of %s is left out: %s', what, entry_point.name, entry_point.value, reason)

@@ -12,7 +12,7 @@ from ptychodus_torch_plugin import api
 from ptychodus_torch_plugin.backends.protocol import Reconstruction
 from ptychodus_torch_plugin.backends.training_log import fingerprint
 from ptychodus_torch_plugin.config import RunConfig
-from ptychodus_torch_plugin.errors import ScanFileError
+from ptychodus_torch_plugin.errors import OutputError, ScanFileError
 from ptychodus_torch_plugin.files.reading import read_scan
 from ptychodus_torch_plugin.integration.messages import (
     Finished,
@@ -50,7 +50,8 @@ def do(job: Job, tell: Tell, should_stop: ShouldStop) -> Finished:
 def _train_files(job: TrainFiles, tell: Tell, should_stop: ShouldStop) -> Finished:
     scans = [read_scan(file) for file in job.files]
     test = None if job.test_file is None else read_scan(job.test_file)
-    for file, scan in zip(job.files, scans, strict=True):
+    tested = [] if test is None else [(job.test_file, test)]
+    for file, scan in [*zip(job.files, scans, strict=True), *tested]:
         if scan.n_px != scans[0].n_px:
             raise ScanFileError(
                 f'{file} has patterns of {scan.n_px} px and {job.files[0]} of {scans[0].n_px} px; '
@@ -61,9 +62,17 @@ def _train_files(job: TrainFiles, tell: Tell, should_stop: ShouldStop) -> Finish
     model = _train(run, scans, job, watcher, should_stop)
     finished = _saved(model, job.bundle, job.checkpoints)
     if test is not None and finished.model_saved and not finished.stopped:
-        found = api.reconstruct(model, test, run.inference, run.execution, should_stop=should_stop)
-        logger.info('%s: %s', test.name, r_factors(found))
+        _test(model, test, run, should_stop)
     return finished
+
+
+def _test(model: api.Model, test: ScanData, run: RunConfig, should_stop: ShouldStop) -> None:
+    try:
+        found = api.reconstruct(model, test, run.inference, run.execution, should_stop=should_stop)
+    except InterruptedError:  # the model is there already
+        logger.info('%s: stopped during the test', test.name)
+    else:
+        logger.info('%s: %s', test.name, r_factors(found))
 
 
 def _fit_scan(job: FitScan, tell: Tell, should_stop: ShouldStop) -> Finished:
@@ -114,15 +123,32 @@ def _train(
 
 
 def prepare_checkpoints(folder: Path, run: RunConfig, scans: Sequence[ScanData]) -> bool:
-    """Return whether `folder` has a checkpoint of this very run; empty it if it is of another."""
+    """Return whether `folder` has a checkpoint of this very run; empty it if it is of another.
+
+    Raises
+    ------
+    OutputError
+        If the folder is somebody else's, or cannot be written.
+    """
     training = run.training.for_model(run.model)
     identity = f'{run.backend} {fingerprint(run.model, scans, training, run.execution)}'
     file = folder / IDENTITY_FILE
     if file.is_file() and file.read_text() == identity:
         return any(folder.glob('last*'))
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    file.write_text(identity)
+    if folder.is_dir() and not file.is_file() and any(folder.iterdir()):
+        raise OutputError(
+            f'{folder} holds other files than the checkpoints of a run; expected no such folder. '
+            'Move it away.'
+        )
+    try:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(identity)
+    except OSError as error:
+        raise OutputError(
+            f'cannot keep checkpoints in {folder}: {error.strerror or error}; expected a folder '
+            'that can be written, with space left. Choose another one, or mend its permissions.'
+        ) from error
     return False
 
 

@@ -11,6 +11,7 @@ from ptychodus_torch_plugin.backends.registry import Availability, available_bac
 from ptychodus_torch_plugin.integration.reconstructor import (
     FitReconstructor,
     NetworkReconstructor,
+    UnavailableNetworkReconstructor,
     UnavailableReconstructor,
 )
 from ptychodus_torch_plugin.integration.settings import PluginSettings
@@ -19,6 +20,12 @@ from ptychodus_torch_plugin.integration.workshop import Workshop, logger
 
 FOLDER = 'pinn'
 """Below Ptychodus' own folder: models and checkpoints of fits, converted models."""
+
+KINDS = (
+    (NetworkReconstructor, UnavailableNetworkReconstructor),
+    (FitReconstructor, UnavailableReconstructor),
+)
+"""Of each backend, and what stands for them if it cannot be used."""
 
 
 def create_library(settings_registry: SettingsRegistry) -> PluginLibrary:
@@ -44,13 +51,13 @@ class PluginLibrary(ReconstructorLibrary):
         self._reconstructors: list[Reconstructor] = []
         self.availability: Mapping[str, Availability] = {}
         for backend, availability in available_backends().items():
-            for kind in (NetworkReconstructor, FitReconstructor):
+            for kind, substitute in KINDS:
                 name = backend + kind.SUFFIX
                 self.availability |= {name.casefold(): availability}
                 self._reconstructors.append(
                     kind(backend, self._workshop)
                     if availability.ok
-                    else UnavailableReconstructor(name, availability)
+                    else substitute(name, availability)
                 )
 
     @property

@@ -5,6 +5,7 @@ What reads and writes files is imported where it is needed: Ptychodus shall star
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,13 +34,21 @@ from ptychodus_torch_plugin.integration.messages import (
     Working,
 )
 from ptychodus_torch_plugin.integration.scans import product_of, scan_of
-from ptychodus_torch_plugin.integration.workshop import GOAL, Workshop, done_of, faults_logged
+from ptychodus_torch_plugin.integration.workshop import (
+    GOAL,
+    Workshop,
+    done_of,
+    faults_logged,
+    logger,
+)
 
 SECONDS_BETWEEN_PRODUCTS = 2.0
 """Ptychodus draws a product for about half a second, and freezes if it gets them faster."""
 
 MODEL_SUFFIX = '.zip'
+MODEL_FILTER = f'Models of either backend, or of PtychoPINN (*{MODEL_SUFFIX})'
 TRAINING_SUFFIX = '.npz'
+TRAINING_FILTER = f'Training scans (*{TRAINING_SUFFIX})'
 MODEL_NAME = f'model{MODEL_SUFFIX}'
 """Where the batch mode of Ptychodus looks for a model."""
 
@@ -171,11 +180,18 @@ class NetworkReconstructor(_BackendReconstructor, TrainableReconstructor):
             yield output
         yield replace(output, progress=GOAL)
 
+    def _keep(self, job: Job, finished: Finished) -> None:
+        """Keep a copy: others train into the same folder."""
+        if finished.model_saved:
+            own = self._own_file(MODEL_NAME)
+            own.parent.mkdir(parents=True, exist_ok=True)
+            self._bundle = Path(shutil.copyfile(job.bundle, own))
+
     def is_model_loaded(self) -> bool:
         return self._bundle is not None
 
     def get_model_file_filter(self) -> str:
-        return f'Models of either backend, or of PtychoPINN (*{MODEL_SUFFIX})'
+        return MODEL_FILTER
 
     def load_model_from_file(self, file_path: Path) -> None:
         from ptychodus_torch_plugin.integration.models import checked_model
@@ -194,7 +210,7 @@ class NetworkReconstructor(_BackendReconstructor, TrainableReconstructor):
         write_bundle(file_path, read_bundle(self._bundle))
 
     def get_training_data_file_filter(self) -> str:
-        return f'Training scans (*{TRAINING_SUFFIX})'
+        return TRAINING_FILTER
 
     def export_training_data(self, file_path: Path, parameters: ReconstructInput) -> None:
         from ptychodus_torch_plugin.files.writing import write_ptychodus_npz
@@ -219,10 +235,43 @@ class UnavailableReconstructor(Reconstructor):
 
     def reconstruct(self, parameters: ReconstructInput) -> Iterator[ReconstructOutput]:
         """Raise the reason."""
-        with faults_logged():
-            raise BackendUnavailableError(
-                f'{self._name} cannot be used: {reason_of(self._availability)}'
-            )
+        raise self._reason()
+
+    def _reason(self) -> BackendUnavailableError:
+        error = BackendUnavailableError(
+            f'{self._name} cannot be used: {reason_of(self._availability)}'
+        )
+        logger.error('%s', error)
+        return error
+
+
+class UnavailableNetworkReconstructor(UnavailableReconstructor, TrainableReconstructor):
+    """Stands for a trainable one: were it not, Ptychodus would train nothing without a word."""
+
+    def train(self, input_path: Path, output_path: Path) -> Iterator[TrainOutput]:
+        """Raise the reason, as all that follows."""
+        raise self._reason()
+
+    def is_model_loaded(self) -> bool:
+        return False
+
+    def get_model_file_filter(self) -> str:
+        return MODEL_FILTER
+
+    def load_model_from_file(self, file_path: Path) -> None:
+        raise self._reason()
+
+    def get_model_file_extension(self) -> str:
+        return MODEL_SUFFIX
+
+    def save_model(self, file_path: Path) -> None:
+        raise self._reason()
+
+    def get_training_data_file_filter(self) -> str:
+        return TRAINING_FILTER
+
+    def export_training_data(self, file_path: Path, parameters: ReconstructInput) -> None:
+        raise self._reason()
 
 
 def reason_of(availability: Availability) -> str:

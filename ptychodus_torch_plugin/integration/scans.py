@@ -32,11 +32,13 @@ def scan_of(parameters: ReconstructInput) -> ScanData:
     Raises
     ------
     ScanValueError, ShapeError
-        If the pixels of probe and object differ, or the arrays make no scan.
+        If probe or object are missing or have different pixels, the detector is not in the far
+        field, or the arrays make no scan.
     """
     product = parameters.product
-    geometry = product.object_.get_geometry()
+    _check_propagation(product)
     _check_pixels(product)
+    geometry = product.object_.get_geometry()
     bad_pixels = np.asarray(parameters.bad_pixels, dtype=np.bool_)
     patterns = np.array(parameters.diffraction_patterns, dtype=np.float32)
     patterns[:, bad_pixels] = 0  # dead pixels may hold a marker
@@ -105,8 +107,23 @@ def product_of(
     )
 
 
+def _check_propagation(product: Product) -> None:
+    if not product.metadata.far_field:
+        raise ScanValueError(
+            f'{product.metadata.name}: the product says that the detector is in the near field; '
+            "expected the far field, there is no other model here. Choose 'Far Field' in the "
+            'properties of the product if that is right.'
+        )
+
+
 def _check_pixels(product: Product) -> None:
-    pixels = (product.object_.get_pixel_geometry(), product.probes.get_pixel_geometry())
+    try:
+        pixels = (product.object_.get_pixel_geometry(), product.probes.get_pixel_geometry())
+    except ValueError as error:
+        raise ScanValueError(
+            f'{product.metadata.name}: {error} Expected an object and a probe: build or load them '
+            'first.'
+        ) from error
     ours, theirs = ((each.height_m, each.width_m) for each in pixels)
     if min(*ours, *theirs) <= 0 or not np.allclose(ours, theirs, rtol=SAME_PIXEL, atol=0):
         raise ScanValueError(

@@ -63,7 +63,7 @@ class _Teller(logging.Handler):
 def main() -> None:
     """Connect, do the job, and report."""
     key = bytes.fromhex(sys.stdin.readline())
-    with Client(sys.argv[1], authkey=key) as connection:
+    with Client(_address(*sys.argv[1:]), authkey=key) as connection:
         job = connection.recv()
         line = Line(connection)
         threading.Thread(target=line.watch, daemon=True).start()
@@ -84,6 +84,10 @@ def main() -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
+
+
+def _address(name: str, port: str = '') -> str | tuple[str, int]:
+    return (name, int(port)) if port else name
 
 
 def _kind_of(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ptychodus_torch_plugin.errors import PluginError
@@ -51,25 +51,25 @@ class Workshop:
         Whoever drops the iterator half-way lets the process end well, with the best so far kept.
         """
         with Child() as child:
-            messages = child.run(job, self.should_stop)
             try:
-                for message in messages:
-                    match message:
-                        case Said():
-                            logger.log(message.level, '%s', message.text)
-                        case Finished():
-                            on_finish(message)
-                        case _:
-                            self._move_bar(message)
-                            yield message
+                for message in child.run(job, self.should_stop):
+                    self._hear(message, on_finish)
+                    if not isinstance(message, Said | Finished):
+                        yield message
             except GeneratorExit:
-                if finished := child.end():
-                    on_finish(finished)
+                with suppress(Exception), faults_logged():
+                    for message in child.end():
+                        self._hear(message, on_finish)
                 raise
 
-    def _move_bar(self, message: Message) -> None:
-        if isinstance(message, Working):
-            self.on_progress(done_of(message), GOAL)
+    def _hear(self, message: Message, on_finish: Callable[[Finished], None]) -> None:
+        match message:
+            case Said():
+                logger.log(message.level, '%s', message.text)
+            case Finished():
+                on_finish(message)
+            case Working():
+                self.on_progress(done_of(message), GOAL)
 
 
 def done_of(message: Working) -> int:

@@ -67,6 +67,10 @@ def site(tmp_path_factory):
         install(folder, f'the_{module}', source, library='Lathe')
     twice = LATHE.replace('iter([self.only])', 'iter([self.only, self.only])')
     install(folder, 'twice', twice.replace("name = 'Lathe'", "name = 'Twice'"), library='Lathe')
+    silent = LATHE.replace("super().__init__('lathe')", 'pass')
+    silent = silent.replace("name = 'Lathe'", "name = 'Silent'")
+    install(folder, 'silent', silent, library='Lathe')
+    install(folder, 'leaving', 'raise SystemExit("no licence")', library='Lathe')
     install(folder, 'nothing', 'def make(_): return None', library='make')
     return folder
 
@@ -89,6 +93,8 @@ def test_each_library_works_or_is_left_out_with_one_warning(tmp_path, site):
         'the_stock:Lathe': "the name 'Pty-Chi' is taken",
         'the_score:Lathe': "the name 'la_the' has a _",
         'twice:Lathe': "two of its reconstructors have one name: ['turn', 'turn']",
+        'silent:Lathe': "AttributeError: 'Lathe' object has no attribute '_logger'",
+        'leaving:Lathe': 'SystemExit: no licence',
         'nothing:make': 'expected a ReconstructorLibrary, received None',
     }
     assert len(warnings) == len(reasons)

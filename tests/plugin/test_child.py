@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -98,10 +99,12 @@ def test_a_stop_takes_effect_soon_and_keeps_the_best(job):
 
 
 def test_a_stop_while_the_framework_loads_ends_at_once(job):
+    threads = threading.active_count()
     with Child() as child:
         begin = time.monotonic()
         assert list(child.run(job, lambda: True)) == [Finished(stopped=True)]
     assert time.monotonic() - begin < SECONDS_TO_STOP
+    assert threading.active_count() == threads
 
 
 def test_whoever_stops_listening_can_let_it_end_well(job):
@@ -109,7 +112,9 @@ def test_whoever_stops_listening_can_let_it_end_well(job):
         for message in child.run(job, never):
             if isinstance(message, Trained):
                 break
-        assert child.end() == Finished(model_saved=True, stopped=True)
+        *_, said, finished = child.end()
+    assert said.text.startswith('training stopped; the model of epoch')
+    assert finished == Finished(model_saved=True, stopped=True)
     assert read_bundle(job.bundle).history
 
 
@@ -123,11 +128,46 @@ def test_errors_of_the_package_come_through(job, tmp_path):
         list(child.run(cnn, never))
 
 
-def test_any_other_error_is_told_with_its_kind(job, tmp_path):
-    file = tmp_path / 'file'
-    file.touch()
-    with Child() as child, pytest.raises(ChildError, match='NotADirectoryError'):
-        list(child.run(replace(job, checkpoints=file / 'checkpoints'), never))
+def test_any_other_error_is_told_with_its_kind(job):
+    with Child() as child, pytest.raises(ChildError, match='AttributeError') as error:
+        list(child.run(replace(job, scan=None), never))
+    assert len(str(error.value).splitlines()) == 1
+    assert error.value.__notes__[0].startswith('Traceback')
+
+
+HALF_A_MESSAGE = """
+import os, struct, sys
+from multiprocessing.connection import Client
+connection = Client(sys.argv[1], authkey=bytes.fromhex(sys.stdin.readline()))
+connection.recv_bytes()
+print('much\\n' * 100_000, end='', flush=True)
+print('torn', flush=True)
+os.write(connection.fileno(), struct.pack('!i', 100) + b'half')
+os._exit(3)
+"""
+
+
+def test_a_process_that_dies_half_way_through_a_message_is_dead(job, tmp_path, monkeypatch):
+    (tmp_path / 'half_a_message.py').write_text(HALF_A_MESSAGE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(child_module, 'WORKER', 'half_a_message')
+    with Child() as child, pytest.raises(ChildError, match=r'code 3\..*much \| torn$'):
+        list(child.run(job, never))
+
+
+def test_a_long_name_of_the_folder_for_temporary_files_does_not_matter(job, tmp_path, monkeypatch):
+    address = 'multiprocessing.connection.arbitrary_address'
+    monkeypatch.setattr(address, lambda _family: str(tmp_path / ('x' * 200)))
+    with Child() as child, pytest.raises(BundleError, match=r'nothing\.zip'):
+        list(child.run(Infer(job.run, tmp_path / 'nothing.zip', job.scan), never))
+
+
+def test_files_of_the_current_folder_stand_in_for_nothing(job, tmp_path, monkeypatch):
+    (tmp_path / 'numpy.py').write_text('raise RuntimeError')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', [path for path in sys.path if path])
+    with Child() as child, pytest.raises(BundleError, match=r'nothing\.zip'):
+        list(child.run(Infer(job.run, tmp_path / 'nothing.zip', job.scan), never))
 
 
 def test_a_process_that_cannot_start_says_why(job, monkeypatch):

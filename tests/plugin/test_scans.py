@@ -70,6 +70,23 @@ def test_another_pixel_of_the_probe_is_refused(handed):
         scan_of(replace(handed, product=product))
 
 
+def test_a_product_without_probe_or_object_is_refused(handed):
+    for missing in (
+        {'probes': ProbeSequence(None, None, None)},
+        {'object_': Object(None, None, None)},
+    ):
+        product = replace(handed.product, **missing)
+        with pytest.raises(ScanValueError, match='build or load them'):
+            scan_of(replace(handed, product=product))
+
+
+def test_a_detector_in_the_near_field_is_refused(handed):
+    metadata = replace(handed.product.metadata, far_field=False)
+    product = replace(handed.product, metadata=metadata)
+    with pytest.raises(ScanValueError, match='near field; expected the far field'):
+        scan_of(replace(handed, product=product))
+
+
 @pytest.mark.parametrize('frame', [ObjectFrame((0, 0), (90, 84)), ObjectFrame((-3, 7), (95, 81))])
 def test_an_object_lies_where_its_frame_says(handed, frame):
     """A pixel of the new object and the same one of the old grid are one point of the sample."""
