@@ -71,7 +71,12 @@ def check_finite(array: NDArray[Any], *, name: str) -> None:
     bad = int(array.size - np.count_nonzero(np.isfinite(array)))
     if bad:
         first = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-        raise ScanValueError(
-            f'{name} has {bad} values that are NaN or infinite, the first at index {first}; '
-            'expected finite numbers. Mark dead detector pixels in bad_pixels and set them to 0.'
-        )
+        raise infinite_values(name, bad, first)
+
+
+def infinite_values(name: str, count: int, first: tuple[int, ...] | None) -> ScanValueError:
+    """Return the error about `count` values that are no finite numbers."""
+    return ScanValueError(
+        f'{name} has {count} values that are NaN or infinite, the first at index {first}; '
+        'expected finite numbers. Mark dead detector pixels in bad_pixels and set them to 0.'
+    )

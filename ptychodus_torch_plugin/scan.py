@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from ptychodus_torch_plugin.arrays import (
     PositionArray,
     check_array,
     check_finite,
+    infinite_values,
 )
 from ptychodus_torch_plugin.cropping import (
     crop_center,
@@ -25,6 +27,15 @@ from ptychodus_torch_plugin.cropping import (
 from ptychodus_torch_plugin.errors import ScanValueError, ShapeError
 from ptychodus_torch_plugin.frame import ObjectFrame
 from ptychodus_torch_plugin.optics import Optics
+from ptychodus_torch_plugin.pattern_store import (
+    Patterns,
+    Summary,
+    blocks,
+    mapped,
+    outline,
+    summary,
+    taken,
+)
 
 MIN_PATTERN_PX = 16
 MAX_PATTERN_PX = 1024
@@ -38,7 +49,8 @@ class ScanData:
     Attributes
     ----------
     patterns : (n, N, N) float32
-        Photon counts per pixel (intensity), beam centre at [N//2, N//2].
+        Photon counts per pixel (intensity), beam centre at [N//2, N//2].  A large stack may be a
+        `PatternFile`, which keeps it on disk; `patterns[indices]` gives arrays of both.
     positions_px : (n, 2) float64
         Patch centres [y, x] on the object grid, in pixels; sub-pixel parts count.
     probe : (m, N, N) complex64
@@ -60,7 +72,7 @@ class ScanData:
         On construction, naming the array, what was found and what was expected.
     """
 
-    patterns: FloatArray
+    patterns: Patterns
     positions_px: PositionArray
     probe: ComplexArray
     bad_pixels: BoolArray
@@ -70,7 +82,7 @@ class ScanData:
     provenance: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_array(self.patterns, 'n N N', name='patterns', dtype=np.float32)
+        check_array(outline(self.patterns), 'n N N', name='patterns', dtype=np.float32)
         sizes = {'n': self.n_patterns, 'N': self.n_px}
         check_array(self.positions_px, 'n 2', name='positions_px', dtype=np.float64, sizes=sizes)
         check_array(self.probe, 'm N N', name='probe', dtype=np.complex64, sizes=sizes)
@@ -95,21 +107,27 @@ class ScanData:
     def _check_values(self) -> None:
         check_finite(self.positions_px, name='positions_px')
         check_finite(self.probe, name='probe')
-        check_finite(self.patterns, name='patterns')
-        lowest = float(self.patterns.min())
-        if lowest < 0:
-            index = tuple(int(i) for i in np.argwhere(self.patterns < 0)[0])
+        seen = self.summary
+        if seen.infinite:
+            raise infinite_values('patterns', seen.infinite, seen.first_infinite)
+        if seen.lowest < 0:
             raise ScanValueError(
-                f'patterns has negative values (lowest {lowest:g}, the first at index {index}); '
-                'expected photon counts. Subtract no background below zero, or clip it.'
+                f'patterns has negative values (lowest {seen.lowest:g}, the first at index '
+                f'{seen.first_negative}); expected photon counts. Subtract no background below '
+                'zero, or clip it.'
             )
-        if not self.patterns[:, ~self.bad_pixels].any():
+        if not seen.total[~self.bad_pixels].any():
             raise ScanValueError(
                 'patterns is zero in every good pixel; expected photon counts. '
                 'Check the file, its key, and bad_pixels.'
             )
         if not self.probe.any():
             raise ScanValueError('probe is zero everywhere; expected a first guess of the probe.')
+
+    @cached_property
+    def summary(self) -> Summary:
+        """Sum and extremes of all patterns, looked at once."""
+        return summary(self.patterns)
 
     @property
     def n_patterns(self) -> int:
@@ -134,18 +152,16 @@ class ScanData:
 
     def mean_counts(self) -> float:
         """Return the mean total count of a pattern over its good pixels."""
-        total = np.einsum('nhw,hw->', self.patterns, self.valid_pixels, dtype=np.float64)
-        return float(total) / self.n_patterns
+        return float(self.summary.total[self.valid_pixels].sum()) / self.n_patterns
 
     def mean_pattern(self) -> FloatArray:
         """Return the mean of all patterns, (N, N) float32."""
-        return np.asarray(np.mean(self.patterns, axis=0, dtype=np.float64), dtype=np.float32)
+        return np.asarray(self.summary.total / self.n_patterns, dtype=np.float32)
 
     def subset(self, indices: IndexArray) -> ScanData:
         """Return the scan with only the patterns `indices` (n',) int64; the frame may shrink."""
-        return replace(
-            self, patterns=self.patterns[indices], positions_px=self.positions_px[indices]
-        )
+        patterns = taken(self.patterns, indices)
+        return replace(self, patterns=patterns, positions_px=self.positions_px[indices])
 
     def cropped(self, n_px: int) -> ScanData:
         """Return the scan with the detector cropped to its central `n_px` pixels.
@@ -158,7 +174,7 @@ class ScanData:
             return self
         return replace(
             self,
-            patterns=crop_center(self.patterns, n_px),
+            patterns=mapped(self.patterns, partial(crop_center, n_px=n_px)),
             positions_px=crop_positions(self.positions_px, self.n_px, n_px),
             probe=crop_probe(self.probe, n_px),
             bad_pixels=crop_center(self.bad_pixels, n_px),
@@ -170,7 +186,10 @@ class ScanData:
     def fingerprint(self) -> str:
         """Return a sha256 of patterns, positions and bad pixels, to know the same data again."""
         digest = hashlib.sha256()
-        for array in (self.patterns, self.positions_px, self.bad_pixels):
+        digest.update(str((self.patterns.shape, self.patterns.dtype.str)).encode())
+        for _, block in blocks(self.patterns):
+            digest.update(np.ascontiguousarray(block).data)
+        for array in (self.positions_px, self.bad_pixels):
             digest.update(str((array.shape, array.dtype.str)).encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()

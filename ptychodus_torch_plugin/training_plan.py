@@ -9,7 +9,7 @@ the part it is scored on (count splitting; compare Noise2Self, Batson & Royer, I
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -17,7 +17,9 @@ import numpy as np
 from ptychodus_torch_plugin.arrays import FloatArray, IndexArray
 from ptychodus_torch_plugin.config import TrainingConfig
 from ptychodus_torch_plugin.errors import ConfigError, TrainingError
+from ptychodus_torch_plugin.pattern_store import Patterns, blocks, stored
 from ptychodus_torch_plugin.scan import ScanData
+from ptychodus_torch_plugin.sharding import ALONE, Shard
 
 THINNINGS_IN_ALL = 4
 MIN_WINDOW_PX = 160
@@ -50,13 +52,17 @@ def held_out_indices(scan: ScanData, fraction: float, seed: int) -> IndexArray:
 
 def check_integer_counts(scan: ScanData) -> None:
     """Raise `TrainingError` unless the patterns are whole photon counts, as thinning needs."""
-    counts = scan.patterns[:, scan.valid_pixels]
-    deviation = float(np.abs(counts - np.rint(counts)).max())
+    deviation = max(_deviation(block[:, scan.valid_pixels]) for _, block in blocks(scan.patterns))
     if deviation > INTEGER_TOLERANCE:
         raise TrainingError(
             f'{scan.name}: patterns are not whole counts (deviation up to {deviation:.3g}), so '
             "they cannot be thinned. Use objective='poisson', or convert with the true --photons."
         )
+
+
+def _deviation(counts: FloatArray) -> float:
+    """Return by how much counts differ from whole numbers at most."""
+    return float(np.abs(counts - np.rint(counts)).max(initial=0.0))
 
 
 def thin(patterns: FloatArray, fraction: float, seed: Sequence[int], first: int = 0) -> FloatArray:
@@ -89,11 +95,15 @@ class View:
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step: a view, the first pixel of its window, and the patterns to score."""
+    """One optimiser step: a view, the first pixel of its window, and the patterns to score.
+
+    A step of weight 0 only makes up the number of steps, where ranks share an epoch.
+    """
 
     view: int
     window: tuple[int, int]
     patterns: IndexArray
+    weight: float = 1.0
 
 
 def _window_px(config: TrainingConfig, n_px: int) -> int:
@@ -108,10 +118,16 @@ def _window_px(config: TrainingConfig, n_px: int) -> int:
 
 
 class TrainingPlan:
-    """Views, pools of patterns and seeded steps of one training run."""
+    """Views, pools of patterns and seeded steps of one training run.
 
-    def __init__(self, scans: Sequence[ScanData], config: TrainingConfig) -> None:
+    All ranks draw the same; `shard` says which steps are this one's.
+    """
+
+    def __init__(
+        self, scans: Sequence[ScanData], config: TrainingConfig, shard: Shard = ALONE
+    ) -> None:
         self.config = config
+        self._shard = shard
         self.held_out = [
             held_out_indices(scan, config.held_out_fraction, config.seed) for scan in scans
         ]
@@ -142,27 +158,40 @@ class TrainingPlan:
             for thinning in range(thinnings):
                 yield from (View(scan, thinning, part) for part in parts)
 
-    def seen_counts(self, view: View, indices: IndexArray | None = None) -> FloatArray:
-        """Return the counts (n, N, N) that the sweeps of `view` see."""
+    def seen_counts(self, view: View, indices: IndexArray | None = None) -> Patterns:
+        """Return the counts (n, N, N) that the sweeps of `view` see; maybe on disk, if all."""
         return self._part(view, indices, seen=True)
 
     def scored_counts(self, view: View, indices: IndexArray | None = None) -> FloatArray:
         """Return the counts (n, N, N) that the loss of `view` scores."""
-        return self._part(view, indices, seen=False)
+        return np.asarray(self._part(view, indices, seen=False))
 
-    def _part(self, view: View, indices: IndexArray | None, *, seen: bool) -> FloatArray:
+    def _part(self, view: View, indices: IndexArray | None, *, seen: bool) -> Patterns:
         patterns = self._scans[view.scan].patterns
-        chosen = np.arange(len(patterns)) if indices is None else indices
+        if indices is not None:
+            return self._part_of(view, patterns[indices], indices, seen=seen)
         if view.thinning < 0:
-            return patterns[chosen] if indices is not None else patterns
+            return patterns
+        parts = (
+            self._part_of(view, block, np.arange(first, first + len(block)), seen=seen)
+            for first, block in blocks(patterns)
+        )
+        return stored(parts, patterns.shape, patterns.dtype)
+
+    def _part_of(
+        self, view: View, patterns: FloatArray, indices: IndexArray, *, seen: bool
+    ) -> FloatArray:
+        """Return the same of `patterns` (k, N, N), which are those of `indices` (k,)."""
+        if view.thinning < 0:
+            return patterns
         seed = (self.config.seed, view.scan, view.thinning)
         fraction = self.config.thinning_fraction
         first_part = np.concatenate(
-            [thin(patterns[i][None], fraction, seed, int(i)) for i in chosen]
+            [thin(p[None], fraction, seed, int(i)) for p, i in zip(patterns, indices, strict=True)]
         )
         if (view.part == 0) == seen:
             return first_part
-        return np.asarray(np.rint(patterns[chosen]) - first_part, dtype=np.float32)
+        return np.asarray(np.rint(patterns) - first_part, dtype=np.float32)
 
     def steps(self, epoch: int) -> list[Step]:
         """Return the steps of epoch `epoch` (counted from 0): each view about once per pattern."""
@@ -173,7 +202,8 @@ class TrainingPlan:
             for number, view in enumerate(self.views)
             for _ in range(max(1, round(len(self.pools[view.scan]) / per_step)))
         ]
-        return [self._step(int(number), rng) for number in rng.permutation(order)]
+        steps = [self._step(int(number), rng) for number in rng.permutation(order)]
+        return [replace(step, weight=weight) for step, weight in self._shard.dealt(steps)]
 
     def _step(self, number: int, rng: np.random.Generator) -> Step:
         """Draw a window around a random pattern, and patterns that lie wholly inside it."""

@@ -26,6 +26,7 @@ from ptychodus_torch_plugin.files.reading import identify, read_scan
 from ptychodus_torch_plugin.foreign.archive import is_archive
 from ptychodus_torch_plugin.foreign.conversion import convert_archive
 from ptychodus_torch_plugin.optics import Optics
+from ptychodus_torch_plugin.pattern_store import blocks
 from ptychodus_torch_plugin.physics import Complex
 from ptychodus_torch_plugin.probes import center_px
 from ptychodus_torch_plugin.scan import ScanData
@@ -155,14 +156,19 @@ def _scan(path: Path, options: ReadOptions, diffraction: Path | None) -> dict[st
 
 
 def _counts(scan: ScanData) -> dict[str, Any]:
-    totals = scan.patterns[:, scan.valid_pixels].sum(axis=1, dtype=np.float64)
+    totals = np.concatenate(
+        [
+            block[:, scan.valid_pixels].sum(axis=1, dtype=np.float64)
+            for _, block in blocks(scan.patterns)
+        ]
+    )
     return {
         'mean_total': float(totals.mean()),
         'lowest_total': float(totals.min()),
         'highest_total': float(totals.max()),
-        'highest_pixel': float(scan.patterns.max()),
+        'highest_pixel': scan.summary.highest,
         'empty_patterns': int((totals == 0).sum()),
-        'whole': bool(np.array_equal(scan.patterns, np.rint(scan.patterns))),
+        'whole': scan.summary.whole,
     }
 
 

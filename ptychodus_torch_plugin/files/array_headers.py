@@ -16,7 +16,7 @@ import numpy as np
 
 from ptychodus_torch_plugin.bundle.limits import HEADER_BYTES, TOTAL_BYTES
 from ptychodus_torch_plugin.errors import PluginError, ScanFileError
-from ptychodus_torch_plugin.files.containers import as_text, damage_reported
+from ptychodus_torch_plugin.files.damage import as_text, damage_reported
 
 _READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -87,6 +87,10 @@ def _of_dataset(file: h5py.File, key: str) -> Header:
 def _of_member(archive: zipfile.ZipFile, name: str) -> Header:
     with archive.open(name) as stream:
         # The length of the header is a claim, too.
-        start = io.BytesIO(stream.read(HEADER_BYTES))
-    shape, _, dtype = _READERS[np.lib.format.read_magic(start)](start)
-    return Header(shape, dtype)
+        return npy_header(io.BytesIO(stream.read(HEADER_BYTES)))[0]
+
+
+def npy_header(stream: BinaryIO) -> tuple[Header, bool]:
+    """Read the header of an array in NumPy's format, and whether it is in Fortran order."""
+    shape, fortran_order, dtype = _READERS[np.lib.format.read_magic(stream)](stream)
+    return Header(shape, dtype), fortran_order

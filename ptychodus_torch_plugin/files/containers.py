@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -16,6 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychodus_torch_plugin.errors import InputNotFoundError, PluginError, ScanFileError
+from ptychodus_torch_plugin.files.damage import as_text, damage_reported
+from ptychodus_torch_plugin.files.pattern_reading import hdf5_patterns, npz_patterns
+from ptychodus_torch_plugin.pattern_store import PatternFile, Patterns
 
 MAX_DECOMPRESSED_BYTES = 8 * 2**30
 
@@ -38,6 +42,7 @@ class Container:
     layout: Literal['NPZ', 'HDF5']
     keys: frozenset[str]
     _fetch: Callable[[str], Any]
+    _fetch_patterns: Callable[[str], PatternFile | None]
     _fetch_attributes: Callable[[str], Mapping[str, Any]]
 
     def array(self, key: str) -> NDArray[Any]:
@@ -55,6 +60,14 @@ class Container:
             )
         return array
 
+    def patterns(self, key: str) -> Patterns:
+        """Return the stack of patterns `key`, on disk if it is large, else as `array` does."""
+        if key not in self.keys:
+            return self.array(key)
+        with damage_reported(f'key {key!r}'):
+            large = self._fetch_patterns(key)
+        return self.array(key) if large is None else large
+
     def optional(self, key: str) -> NDArray[Any] | None:
         """Return the array `key`, or `None` if the file has no such key."""
         return self.array(key) if key in self.keys else None
@@ -67,11 +80,6 @@ class Container:
     def describe_keys(self) -> str:
         """Return the keys as text for a message, or what to say when there are none."""
         return f'the keys {", ".join(sorted(self.keys)[:30])}' if self.keys else 'no arrays at all'
-
-
-def as_text(attribute: Any) -> str:
-    """Return a string attribute, which other programs may store as bytes."""
-    return attribute.decode(errors='replace') if isinstance(attribute, bytes) else str(attribute)
 
 
 @contextmanager
@@ -112,31 +120,17 @@ def errors_named(path: Path) -> Iterator[None]:
         raise type(error)(f'{path}: {error}') from error
 
 
-@contextmanager
-def damage_reported(what: str) -> Iterator[None]:
-    """Turn whatever a damaged file makes its library raise into `ScanFileError`."""
-    try:
-        yield
-    except PluginError:
-        raise
-    except Exception as error:  # zlib.error, BadZipFile, OSError, KeyError, MemoryError, ...
-        text = ' '.join(str(error).split())
-        if 'allow_pickle' in text or 'pickled data' in text:
-            raise ScanFileError(
-                f'{what} holds Python objects (a pickle), which are never loaded because they can '
-                'run code; expected plain numbers. Save it again as an array of numbers.'
-            ) from error
-        raise ScanFileError(
-            f'{what} cannot be read ({type(error).__name__}: {text}); '
-            'expected an undamaged file. Copy or write it again.'
-        ) from error
-
-
 def _npz(stream: BinaryIO) -> Iterator[Container]:
     with damage_reported('the file'):
         archive = np.load(stream, allow_pickle=False)
     with archive:
-        yield Container('NPZ', frozenset(archive.files), archive.__getitem__, lambda _: {})
+        yield Container(
+            'NPZ',
+            frozenset(archive.files),
+            archive.__getitem__,
+            partial(npz_patterns, archive),
+            lambda _: {},
+        )
 
 
 def _hdf5(path: Path) -> Iterator[Container]:
@@ -146,7 +140,11 @@ def _hdf5(path: Path) -> Iterator[Container]:
     with file:
         # h5py refuses [()] on a group, which array() then reports.
         yield Container(
-            'HDF5', keys, lambda key: file[key][()], lambda key: dict(file[key].attrs.items())
+            'HDF5',
+            keys,
+            lambda key: file[key][()],
+            partial(hdf5_patterns, file),
+            lambda key: dict(file[key].attrs.items()),
         )
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychodus_torch_plugin.arrays import check_array, check_finite
+from ptychodus_torch_plugin.arrays import BoolArray, FloatArray, check_array, check_finite
 from ptychodus_torch_plugin.errors import PluginError, ScanFileError, ScanValueError, ShapeError
 from ptychodus_torch_plugin.files.cropping import crop_detector
 from ptychodus_torch_plugin.files.options import DiffractionKind, ReadOptions, is_pattern_size
 from ptychodus_torch_plugin.files.raw import RawScan, as_complex64
 from ptychodus_torch_plugin.optics import Optics
+from ptychodus_torch_plugin.pattern_store import mapped, outline, summary
 from ptychodus_torch_plugin.scan import ScanData
 
 logger = logging.getLogger('ptychodus_torch_plugin.files')
@@ -94,7 +97,7 @@ def _check_shapes(raw: RawScan) -> None:
             f'patterns has shape {raw.patterns.shape} and is empty; '
             'expected at least one diffraction pattern.'
         )
-    patterns = check_array(raw.patterns, 'n N N', name='patterns')
+    patterns = check_array(outline(raw.patterns), 'n N N', name='patterns')
     if patterns.dtype.kind not in 'iuf':
         raise ShapeError(f'patterns has dtype {patterns.dtype}; expected real numbers.')
     sizes = {'n': patterns.shape[0], 'N': patterns.shape[1]}
@@ -107,39 +110,50 @@ def _check_shapes(raw: RawScan) -> None:
 
 
 def _with_counts(raw: RawScan, kind: DiffractionKind, reason: str) -> RawScan:
-    # float32 before any arithmetic: squares of uint16 overflow.  A float64 beyond float32 becomes
-    # infinite, which ScanData reports.
-    with np.errstate(over='ignore', invalid='ignore'):
-        patterns = np.ascontiguousarray(raw.patterns, dtype=np.float32)
     if raw.bad_pixels is None:
-        bad_pixels = np.zeros(patterns.shape[1:], dtype=np.bool_)
+        bad_pixels = np.zeros(raw.patterns.shape[1:], dtype=np.bool_)
     else:
         bad_pixels = raw.bad_pixels != 0
-        patterns[:, bad_pixels] = 0  # dead pixels may hold NaN or a marker
+    patterns = mapped(raw.patterns, partial(_as_float32, bad_pixels=bad_pixels))
     if kind == 'intensity':
         note = f'patterns taken as intensity ({reason})'
     else:
-        if patterns.min() < 0:
+        lowest = summary(patterns).lowest
+        if lowest < 0:
             raise ScanValueError(
-                f'patterns has negative values (lowest {patterns.min():g}) and is taken as '
+                f'patterns has negative values (lowest {lowest:g}) and is taken as '
                 f'amplitude ({reason}); expected square roots of counts.'
             )
         note = f'patterns taken as amplitude ({reason}): squared to counts'
-        with np.errstate(over='ignore'):
-            patterns = np.square(patterns)
+        patterns = mapped(patterns, _squared)
     return raw.changed(note, patterns=patterns, bad_pixels=bad_pixels)
+
+
+def _as_float32(stored: NDArray[Any], bad_pixels: BoolArray) -> FloatArray:
+    # Before any arithmetic: squares of uint16 overflow.  A float64 beyond float32 becomes infinite,
+    # which ScanData reports.
+    with np.errstate(over='ignore', invalid='ignore'):
+        patterns = np.ascontiguousarray(stored, dtype=np.float32)
+    if bad_pixels.any():
+        patterns[:, bad_pixels] = 0  # dead pixels may hold NaN or a marker
+    return patterns
+
+
+def _squared(amplitudes: FloatArray) -> FloatArray:
+    with np.errstate(over='ignore'):
+        return np.square(amplitudes)
 
 
 def _with_beam_at_center(raw: RawScan, options: ReadOptions) -> RawScan:
     if options.beam_center == 'corner':
         return raw.changed(
             'beam taken at pixel [0, 0], as asked for: moved to the centre',
-            patterns=np.fft.fftshift(raw.patterns, axes=(-2, -1)),
+            patterns=mapped(raw.patterns, partial(np.fft.fftshift, axes=(-2, -1))),
             bad_pixels=None if raw.bad_pixels is None else np.fft.fftshift(raw.bad_pixels),
         )
     if options.beam_center == 'center':
         return raw.changed('beam taken at pixel [N//2, N//2], as asked for')
-    center, corner = _energy_at_center_and_corner(raw.patterns.sum(axis=0, dtype=np.float64))
+    center, corner = _energy_at_center_and_corner(summary(raw.patterns).total)
     if corner > _CORNER_RATIO * center:
         raise ScanFileError(
             f'patterns hold {corner:.4g} counts around pixel [0, 0] and {center:.4g} around the '
@@ -161,13 +175,15 @@ def _energy_at_center_and_corner(pattern: NDArray[np.float64]) -> tuple[float, f
 
 
 def _with_photons(raw: RawScan, photons: float | None) -> RawScan:
-    total = raw.patterns.sum(dtype=np.float64)
-    if photons is None or not (np.isfinite(total) and total > 0):  # ScanData reports such a total
+    if photons is None:
         return raw
-    mean = float(total) / len(raw.patterns)
+    total = float(summary(raw.patterns).total.sum())
+    if not (np.isfinite(total) and total > 0):  # ScanData reports such a total
+        return raw
+    mean = total / len(raw.patterns)
     return raw.changed(
         f'patterns scaled from {mean:.6g} to {photons:.6g} mean total counts, as asked for',
-        patterns=raw.patterns * np.float32(photons / mean),
+        patterns=mapped(raw.patterns, partial(np.multiply, np.float32(photons / mean))),
     )
 
 

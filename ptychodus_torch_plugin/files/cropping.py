@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ptychodus_torch_plugin.cropping import crop_center, crop_optics, crop_positions, crop_probe
 from ptychodus_torch_plugin.files.raw import RawScan
+from ptychodus_torch_plugin.pattern_store import mapped
 
 
 def crop_detector(raw: RawScan, n_px: int) -> RawScan:
@@ -19,7 +22,7 @@ def crop_detector(raw: RawScan, n_px: int) -> RawScan:
     size = raw.patterns.shape[-1]
     return raw.changed(
         f'detector cropped from {size} to {n_px} px',
-        patterns=crop_center(raw.patterns, n_px),
+        patterns=mapped(raw.patterns, partial(crop_center, n_px=n_px)),
         bad_pixels=None if raw.bad_pixels is None else crop_center(raw.bad_pixels, n_px),
         probe=crop_probe(raw.probe, n_px),
         positions_px=crop_positions(raw.positions_px, size, n_px),

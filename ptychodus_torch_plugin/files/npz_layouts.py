@@ -20,6 +20,7 @@ from ptychodus_torch_plugin.files.raw import (
 )
 from ptychodus_torch_plugin.files.training_layout import stored_optics
 from ptychodus_torch_plugin.optics import Optics
+from ptychodus_torch_plugin.pattern_store import PatternFile, Patterns
 
 _PINN_KEYS = (
     "patterns is 'diff3d', positions_px is 'ycoords' and 'xcoords', probe is 'probeGuess', "
@@ -30,7 +31,7 @@ _PINN_KEYS = (
 def read_ptychopinn(container: Container) -> RawScan:
     """Read a PtychoPINN file: amplitudes (n, N, N), in old files (N, N, n)."""
     positions = _pinn_positions(container)
-    patterns, note = _pattern_first(container.array('diff3d'), len(positions))
+    patterns, note = _pattern_first(container.patterns('diff3d'), len(positions))
     return RawScan(
         patterns=patterns,
         positions_px=positions,
@@ -50,7 +51,7 @@ def read_ptychodus_npz(container: Container) -> RawScan:
     Our own export has the optics besides (`writing.write_ptychodus_npz`).
     """
     return RawScan(
-        patterns=container.array('diff3d'),
+        patterns=container.patterns('diff3d'),
         positions_px=_pinn_positions(container),
         probe=as_modes(container.array('probeGuess'), 'probeGuess'),
         object_guess=_object_guess(container),
@@ -70,7 +71,7 @@ def read_tike(container: Container) -> RawScan:
         raise ShapeError(f'scan has shape {scan.shape}; expected (n, 2) [row, column].')
     probe = container.array('probe')
     return RawScan(
-        patterns=without_leading_ones(container.array('data'), 3, 'data'),
+        patterns=_counts(container),
         positions_px=stacked_positions(scan[:, 0], scan[:, 1], ('scan', 'scan')),
         probe=as_modes(without_leading_ones(probe, min(probe.ndim, 3), 'probe'), 'probe'),
         contract='intensity',
@@ -78,6 +79,13 @@ def read_tike(container: Container) -> RawScan:
         usual_anchor='first-pixel',
         keys="patterns is 'data', positions_px is 'scan'",
     )
+
+
+def _counts(container: Container) -> Patterns:
+    patterns = container.patterns('data')
+    if isinstance(patterns, PatternFile):
+        return patterns
+    return without_leading_ones(patterns, 3, 'data')
 
 
 def _pinn_positions(container: Container) -> NDArray[np.float64]:
@@ -100,7 +108,7 @@ def _optics(container: Container) -> Optics:
     return replace(optics, origin_m=(float(y), float(x)))
 
 
-def _pattern_first(patterns: NDArray[Any], n: int) -> tuple[NDArray[Any], tuple[str, ...]]:
+def _pattern_first(patterns: Patterns, n: int) -> tuple[Patterns, tuple[str, ...]]:
     """Return patterns as (n, N, N); the number of positions tells which axis counts them."""
     if patterns.ndim != 3:
         raise ShapeError(f'diff3d has shape {patterns.shape}; expected (n, N, N) with n = {n}.')
@@ -119,7 +127,9 @@ def _pattern_first(patterns: NDArray[Any], n: int) -> tuple[NDArray[Any], tuple[
         )
     if first:
         return patterns, ()
-    return np.moveaxis(patterns, 2, 0), ('diff3d is in the old order (N, N, n): reordered',)
+    return np.moveaxis(np.asarray(patterns), 2, 0), (
+        'diff3d is in the old order (N, N, n): reordered',
+    )
 
 
 def _scan_index_note(container: Container) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from ptychodus_torch_plugin.errors import ScanFileError, ShapeError
 from ptychodus_torch_plugin.files.containers import Container
 from ptychodus_torch_plugin.files.product import Product
 from ptychodus_torch_plugin.files.raw import RawScan
+from ptychodus_torch_plugin.pattern_store import taken
 
 
 def pair(product: Product, diffraction: Container) -> RawScan:
@@ -22,7 +23,7 @@ def pair(product: Product, diffraction: Container) -> RawScan:
     ScanFileError
         If keys are missing or no index occurs on both sides.
     """
-    indexes, patterns = diffraction.array('indexes'), diffraction.array('patterns')
+    indexes, patterns = diffraction.array('indexes'), diffraction.patterns('patterns')
     if patterns.ndim != 3:
         raise ShapeError(f'patterns has shape {patterns.shape}; expected (n, N, N).')
     check_array(indexes, 'n', name='indexes', sizes={'n': len(patterns)})
@@ -36,7 +37,7 @@ def pair(product: Product, diffraction: Container) -> RawScan:
         )
     object_guess = product.object_ if product.object_.size else None
     return RawScan(
-        patterns=patterns if chosen.all() else patterns[chosen],
+        patterns=patterns if chosen.all() else taken(patterns, np.flatnonzero(chosen)),
         positions_px=positions[np.searchsorted(known, indexes[chosen])],
         probe=product.probe,
         bad_pixels=diffraction.optional('bad_pixels'),

@@ -28,10 +28,10 @@ from ptychodus_torch_plugin.files import layout
 from ptychodus_torch_plugin.files.atomic import atomic_path
 from ptychodus_torch_plugin.files.containers import (
     Container,
-    as_text,
     errors_named,
     open_container,
 )
+from ptychodus_torch_plugin.files.damage import as_text
 from ptychodus_torch_plugin.files.raw import as_complex64, stacked_positions
 from ptychodus_torch_plugin.frame import ObjectFrame
 from ptychodus_torch_plugin.optics import Optics

@@ -12,6 +12,7 @@ from ptychodus_torch_plugin.arrays import ComplexArray, PositionArray
 from ptychodus_torch_plugin.errors import ShapeError
 from ptychodus_torch_plugin.files.options import DiffractionKind, PositionAnchor
 from ptychodus_torch_plugin.optics import Optics
+from ptychodus_torch_plugin.pattern_store import PatternFile
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class RawScan:
         Lines for `ScanData.provenance`.
     """
 
-    patterns: NDArray[Any]
+    patterns: NDArray[Any] | PatternFile
     positions_px: PositionArray
     probe: NDArray[Any]
     contract: DiffractionKind

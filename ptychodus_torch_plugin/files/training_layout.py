@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from ptychodus_torch_plugin.arrays import PositionArray, check_array
 from ptychodus_torch_plugin.errors import ScanFileError, ShapeError
 from ptychodus_torch_plugin.files import layout
-from ptychodus_torch_plugin.files.containers import Container, damage_reported
+from ptychodus_torch_plugin.files.containers import Container
+from ptychodus_torch_plugin.files.damage import damage_reported
 from ptychodus_torch_plugin.files.raw import RawScan, as_modes, stacked_positions
 from ptychodus_torch_plugin.optics import Optics
 
@@ -37,7 +38,7 @@ def read_training(container: Container) -> RawScan:
         )
     )
     return RawScan(
-        patterns=container.array(layout.PATTERNS),
+        patterns=container.patterns(layout.PATTERNS),
         positions_px=_stored_positions(container),
         probe=as_modes(container.array(layout.PROBE), layout.PROBE),
         bad_pixels=container.optional(layout.BAD_PIXELS),

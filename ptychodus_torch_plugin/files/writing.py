@@ -9,9 +9,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
-from ptychodus_torch_plugin.arrays import FloatArray
 from ptychodus_torch_plugin.files import layout
 from ptychodus_torch_plugin.files.atomic import atomic_path
 from ptychodus_torch_plugin.scan import ScanData
@@ -46,7 +44,7 @@ def write_scan(path: str | Path, scan: ScanData) -> None:
     pixel = scan.optics.pixel_size_m or (1.0, 1.0)
     stored_positions = scan.positions_px - np.asarray(origin_px)
     with atomic_path(path) as temporary, h5py.File(temporary, 'w') as file:
-        _write_patterns(file, scan.patterns)
+        _write_patterns(file, scan)
         file.create_dataset(layout.BAD_PIXELS, data=scan.bad_pixels, compression='lzf')
         file.create_dataset(layout.PROBE, data=scan.probe, compression='lzf')
         file.create_dataset(layout.OBJECT, data=guess, compression='lzf')
@@ -72,29 +70,30 @@ def _write_tags(
     file.attrs[layout.PLACEHOLDERS_ATTRIBUTE] = json.dumps(placeholders)
 
 
-def _write_patterns(file: Any, patterns: FloatArray) -> None:
-    stored = _as_whole_counts(patterns)
-    per_chunk = max(1, min(len(stored), _CHUNK_BYTES // stored[0].nbytes))
-    file.create_dataset(
+def _write_patterns(file: Any, scan: ScanData) -> None:
+    dtype, shape = _smallest_dtype(scan), scan.patterns.shape
+    per_chunk = max(1, min(shape[0], _CHUNK_BYTES // (shape[1] * shape[2] * dtype.itemsize)))
+    dataset = file.create_dataset(
         layout.PATTERNS,
-        data=stored,
-        chunks=(per_chunk, *stored.shape[1:]),
+        shape=shape,
+        dtype=dtype,
+        chunks=(per_chunk, *shape[1:]),
         compression='gzip',
         compression_opts=1,
         shuffle=True,
         fletcher32=True,  # a flipped bit is an error, not a count
     )
+    for first in range(0, len(scan.patterns), per_chunk):
+        dataset[first : first + per_chunk] = scan.patterns[first : first + per_chunk].astype(dtype)
 
 
-def _as_whole_counts(patterns: FloatArray) -> NDArray[Any]:
-    """Return whole counts as the smallest unsigned type that gives the same float32 back."""
-    if not np.array_equal(patterns, np.rint(patterns)):
-        return patterns
-    highest = float(patterns.max())
-    for dtype in (np.uint16, np.uint32):
-        if highest <= np.iinfo(dtype).max:
-            return patterns.astype(dtype)
-    return patterns
+def _smallest_dtype(scan: ScanData) -> np.dtype[Any]:
+    """Return the smallest unsigned type that gives whole counts back as float32, else float32."""
+    if scan.summary.whole:
+        for dtype in (np.dtype(np.uint16), np.dtype(np.uint32)):
+            if scan.summary.highest <= np.iinfo(dtype).max:
+                return dtype
+    return np.dtype(np.float32)
 
 
 def write_ptychopinn_npz(path: str | Path, scan: ScanData) -> None:
@@ -119,7 +118,7 @@ def write_ptychopinn_npz(path: str | Path, scan: ScanData) -> None:
         'ycoords': y,
         'xcoords_start': x,
         'ycoords_start': y,
-        'diff3d': np.sqrt(scan.patterns * scan.valid_pixels),
+        'diff3d': np.sqrt(np.asarray(scan.patterns) * scan.valid_pixels),
         'probeGuess': scan.probe[0] if len(scan.probe) == 1 else scan.probe,
         'scan_index': np.zeros(scan.n_patterns, dtype=np.int64),
     }
@@ -153,7 +152,7 @@ def write_ptychodus_npz(path: str | Path, scan: ScanData) -> None:
         'ycoords': y,
         'xcoords_start': x,
         'ycoords_start': y,
-        'diff3d': _as_whole_counts(scan.patterns),
+        'diff3d': np.asarray(scan.patterns, dtype=_smallest_dtype(scan)),
         'bad_pixels': scan.bad_pixels,
         'probeGuess': scan.probe,
         'scan_index': np.zeros(scan.n_patterns, dtype=np.int64),
