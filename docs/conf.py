@@ -10,7 +10,7 @@ project_copyright = f'2026, {author}'
 version = release = version_of('ptychodus-torch-plugin')
 
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.napoleon']
-exclude_patterns = ['_build']
+exclude_patterns = ['_build', 'tables']
 suppress_warnings = ['myst.header']  # the changelog begins below the title that this page gives it
 
 myst_enable_extensions = ['colon_fence', 'deflist', 'fieldlist']

@@ -10,7 +10,6 @@ Importing this package loads nothing heavy: every name below is fetched when it 
 """
 
 from importlib import import_module
-from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -92,7 +91,9 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == '__version__':
-        return _version('ptychodus-torch-plugin')
+        from importlib.metadata import version
+
+        return version('ptychodus-torch-plugin')
     if name in _HOMES:
         return getattr(import_module(f'{__name__}.{_HOMES[name]}'), name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -37,6 +37,7 @@ from ptychodus_torch_plugin.config import (
 )
 from ptychodus_torch_plugin.errors import ConfigError, OutputError, ScanValueError, ShapeError
 from ptychodus_torch_plugin.legacy import update_legacy_dict
+from ptychodus_torch_plugin.ranks import own_rank
 from ptychodus_torch_plugin.scan import ScanData
 
 if TYPE_CHECKING:
@@ -167,8 +168,9 @@ def train(
     if legacy_dict is not None:
         update_legacy_dict(legacy_dict, run)
     for scan in scans:
-        _check_size(scan, run.model)
+        check_size(scan, run.model)
     settings = run.training.for_model(run.model)
+    rank = own_rank()
     engine = get_backend(backend)
     result = engine.fit(
         _first_model(engine, run.model, scans, settings.seed, start),
@@ -195,6 +197,7 @@ def train(
             'best_epoch': result.best_epoch,
             'stopped': result.stopped,
             'optimizer': run.execution.course(),
+            **({} if rank.alone else {'processes': rank.count}),
             **_origins(start),
             'scans': [
                 {'name': scan.name, 'patterns': scan.n_patterns, 'sha256': scan.fingerprint()}
@@ -272,7 +275,7 @@ def reconstruct(
     InterruptedError
         If `should_stop` answered yes.
     """
-    _check_size(scan, model.config)
+    check_size(scan, model.config)
     return model.trained.reconstruct(
         scan,
         inference or InferenceConfig(),
@@ -328,7 +331,8 @@ def load_bundle(
     )
 
 
-def _check_size(scan: ScanData, config: ModelConfig) -> None:
+def check_size(scan: ScanData, config: ModelConfig) -> None:
+    """Raise `ShapeError` if a scan has patterns of another size than a model takes."""
     if scan.n_px != config.N:
         raise ShapeError(
             f'{scan.name}: patterns are {scan.n_px} x {scan.n_px} px, but the model is for N = '

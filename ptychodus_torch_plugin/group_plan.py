@@ -18,6 +18,7 @@ from ptychodus_torch_plugin.errors import ConfigError, ScanValueError, TrainingE
 from ptychodus_torch_plugin.frame import ObjectFrame
 from ptychodus_torch_plugin.grouping import Groups, draw_groups, subsample
 from ptychodus_torch_plugin.scan import ScanData
+from ptychodus_torch_plugin.sharding import ALONE, Shard
 from ptychodus_torch_plugin.stitching import read_patches
 from ptychodus_torch_plugin.training_plan import held_out_indices
 
@@ -39,22 +40,37 @@ class GroupBatch:
         Their positions relative to the centre of the group.
     scored : (b, C) bool
         Which of them the loss looks at.
+    weight
+        Factor on their mean loss, where ranks share a batch; 0 if they only fill an empty share.
     """
 
     scan: int
     indices: IndexArray
     offsets_px: FloatArray
     scored: BoolArray
+    weight: float = 1.0
+
+    @property
+    def n_scored(self) -> int:
+        """Number of patterns that count in a mean over an epoch."""
+        return int(self.scored.sum()) if self.weight else 0
 
 
 class GroupPlan:
-    """Held-out patterns, groups, and seeded batches of one training run."""
+    """Held-out patterns, groups, and seeded batches of one training run.
+
+    All ranks draw the same; `shard` says which part of each batch is this one's.
+    """
 
     def __init__(
-        self, scans: Sequence[ScanData], model: ModelConfig, config: TrainingConfig
+        self,
+        scans: Sequence[ScanData],
+        model: ModelConfig,
+        config: TrainingConfig,
+        shard: Shard = ALONE,
     ) -> None:
         self.config = config
-        self._scans = scans
+        self._scans, self._shard = scans, shard
         self.held_out: list[IndexArray] = []
         self.training: list[Groups] = []
         self.validation: list[Groups | None] = []
@@ -134,18 +150,27 @@ class GroupPlan:
             for scan, groups in enumerate(self.validation)
             if groups is not None
             for batch in self._cut(
-                scan, groups, np.arange(len(groups.indices)), self.held_out[scan]
+                scan, groups, np.arange(len(groups.indices)), self._is_held_out(scan)
             )
         ]
 
+    def _is_held_out(self, scan: int) -> BoolArray:
+        """Return for every pattern (n,) of a scan whether it is; batches look up theirs."""
+        is_held_out = np.zeros(self._scans[scan].n_patterns, dtype=np.bool_)
+        is_held_out[self.held_out[scan]] = True
+        return is_held_out
+
     def _cut(
-        self, scan: int, groups: Groups, order: IndexArray, scored: IndexArray | None = None
+        self, scan: int, groups: Groups, order: IndexArray, scored: BoolArray | None = None
     ) -> Iterator[GroupBatch]:
-        for first in range(0, len(order), self.config.batch_size):
-            rows = order[first : first + self.config.batch_size]
+        shard, size = self._shard, self.config.batch_size * self._shard.count
+        for first in range(0, len(order), size):
+            joint = order[first : first + size]
+            weight = shard.weight(len(joint))
+            rows = joint[shard.rows(len(joint))] if weight else joint[:1]
             indices = groups.indices[rows]
-            looked_at = np.ones(indices.shape, bool) if scored is None else np.isin(indices, scored)
-            yield GroupBatch(scan, indices, groups.offsets_px[rows], looked_at)
+            looked_at = np.ones(indices.shape, bool) if scored is None else scored[indices]
+            yield GroupBatch(scan, indices, groups.offsets_px[rows], looked_at, weight)
 
     def counts(self, batch: GroupBatch) -> FloatArray:
         """Return the patterns (b, C, N, N) float32 of a batch."""

@@ -8,11 +8,10 @@ give the same groups in every backend and process.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, comb, gcd, isqrt
+from math import comb, gcd, isqrt
 
 import numpy as np
 from numpy.random import Generator
-from scipy.spatial import cKDTree
 
 from ptychodus_torch_plugin.arrays import (
     BoolArray,
@@ -23,9 +22,10 @@ from ptychodus_torch_plugin.arrays import (
     check_finite,
 )
 from ptychodus_torch_plugin.errors import ConfigError, ScanValueError
+from ptychodus_torch_plugin.neighborhood import Neighborhood, walk
 
-CHUNK_GROUPS = 2**17
-"""Groups that are drawn together: bounds the memory of the neighbours of millions of patterns."""
+CHUNK_GROUPS = 2**14
+"""Groups that are drawn together: what a cache holds, however many millions of patterns."""
 
 MAX_COMBINATIONS = 2**62
 """Largest number of combinations that are counted: sums of two of them fit 64-bit integers."""
@@ -127,12 +127,22 @@ def draw_groups(
     rounds, slots = _slots(len(seeds), n_groups, n_combinations, rng, sequential, oversample)
     ranks = (first[slots] + rounds % n_combinations * _stride(n_combinations)) % n_combinations
 
-    tree = cKDTree(positions[pool])
-    chunks = [
-        _group_chunk(positions, tree, pool, seeds[slots[part]], ranks[part], gridsize, n_neighbors)
-        for part in np.array_split(np.arange(len(slots)), ceil(len(slots) / CHUNK_GROUPS))
-    ]
-    return Groups(*(np.concatenate(parts) for parts in zip(*chunks, strict=True)))
+    neighborhood = Neighborhood(positions, pool) if gridsize > 1 else None
+    groups = _empty_groups(len(slots), gridsize**2)
+    path = walk(positions[seeds[slots]])
+    for part in np.array_split(path, range(CHUNK_GROUPS, len(path), CHUNK_GROUPS)):
+        members = seeds[slots[part], None]
+        if neighborhood is not None:
+            neighbors = neighborhood.nearest(members[:, 0], n_neighbors)
+            taken = _combinations(ranks[part], n_neighbors, gridsize**2 - 1)
+            members = np.column_stack([members, neighbors[taken].reshape(len(part), -1)])
+            members = neighborhood.in_spatial_order(members, gridsize)
+        places = positions.take(members, axis=0)
+        centers = places.mean(axis=1)
+        groups.indices[part] = members
+        groups.centers_px[part] = centers
+        groups.offsets_px[part] = places - centers[:, None]
+    return groups
 
 
 def subsample(n_patterns: int, n_subsample: int | None, seed: int) -> IndexArray:
@@ -238,40 +248,12 @@ def _stride(n_combinations: int) -> int:
     return stride
 
 
-def _group_chunk(
-    positions: PositionArray,
-    tree: cKDTree,
-    pool: IndexArray,
-    seeds: IndexArray,
-    ranks: IndexArray,
-    gridsize: int,
-    n_neighbors: int,
-) -> tuple[IndexArray, PositionArray, FloatArray]:
-    """Return indices, centres and offsets of the groups of `seeds` (k,) with `ranks` (k,)."""
-    members = seeds[:, None]
-    if gridsize > 1:
-        neighbors = _neighbors(positions, tree, pool, seeds, n_neighbors)
-        taken = _combinations(ranks, n_neighbors, gridsize**2 - 1)
-        members = np.column_stack([seeds, neighbors[taken].reshape(len(seeds), -1)])
-    members = _in_spatial_order(positions, members, gridsize)
-    places = positions[members]
-    centers = places.mean(axis=1)
-    return members, centers, (places - centers[:, None]).astype(np.float32)
-
-
-def _neighbors(
-    positions: PositionArray, tree: cKDTree, pool: IndexArray, seeds: IndexArray, count: int
-) -> IndexArray:
-    """Return the `count` nearest neighbours in the pool, (k, count) int64, never the seed itself.
-
-    A seed need not be the nearest to itself: several patterns can have one position.
-    """
-    width = min(count + 1, len(pool))
-    _, found = tree.query(positions[seeds], k=width)
-    nearest = pool[found.reshape(len(seeds), width)]
-    others = nearest != seeds[:, None]
-    others[others.all(axis=1), count:] = False
-    return np.asarray(nearest[others].reshape(len(seeds), count))
+def _empty_groups(n_groups: int, n_members: int) -> Groups:
+    return Groups(
+        np.empty((n_groups, n_members), dtype=np.int64),
+        np.empty((n_groups, 2), dtype=np.float64),
+        np.empty((n_groups, n_members, 2), dtype=np.float32),
+    )
 
 
 def _combinations(ranks: IndexArray, n: int, k: int) -> BoolArray:
@@ -291,17 +273,3 @@ def _combinations(ranks: IndexArray, n: int, k: int) -> BoolArray:
         left -= np.where(taken, 0, with_item)
         missing -= taken
     return masks
-
-
-def _in_spatial_order(positions: PositionArray, members: IndexArray, gridsize: int) -> IndexArray:
-    """Sort members (g, C) by y (ties by x), cut them into rows, sort each row by x.
-
-    What ties both ways is in order of the indices: one set of patterns has one order.
-    """
-    shape = members.shape
-    members = np.sort(members, axis=1)
-    y, x = positions[members, 0], positions[members, 1]
-    rows = np.take_along_axis(members, np.lexsort((x, y)), axis=1)
-    rows = rows.reshape(-1, gridsize)
-    order = np.lexsort((positions[rows, 0], positions[rows, 1]))
-    return np.take_along_axis(rows, order, axis=1).reshape(shape)

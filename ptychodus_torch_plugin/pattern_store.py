@@ -61,6 +61,18 @@ class Summary:
     first_negative: tuple[int, ...] | None
     whole: bool
 
+    def __add__(self, later: Summary) -> Summary:
+        """Return the summary of both; indices are those of the whole stack in each."""
+        return Summary(
+            total=self.total + later.total,
+            lowest=min(self.lowest, later.lowest),
+            highest=max(self.highest, later.highest),
+            infinite=self.infinite + later.infinite,
+            first_infinite=self.first_infinite or later.first_infinite,
+            first_negative=self.first_negative or later.first_negative,
+            whole=self.whole and later.whole,
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class PatternFile:
@@ -172,7 +184,7 @@ class PatternFile:
     def _read(self, rows: IndexArray) -> NDArray[Any]:
         patterns = np.empty((len(rows), *self.stored_shape[1:]), self.stored_dtype)
         length = int(np.prod(self.stored_shape[1:])) * self.stored_dtype.itemsize
-        buffer = memoryview(patterns.reshape(-1).view(np.uint8))
+        buffer = patterns.reshape(-1).view(np.uint8).data
         done = 0
         # Patterns that follow each other in the file are read at once.
         for run in np.split(rows, np.flatnonzero(np.diff(rows) != 1) + 1) if len(rows) else []:
@@ -183,6 +195,34 @@ class PatternFile:
 
 
 Patterns = FloatArray | PatternFile
+
+
+class GrowingPatterns:
+    """Patterns (n, h, w) float32 that arrive in parts, on disk from the first one on."""
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._storage = Storage.temporary(0)
+        self._shape, self._count = shape, 0
+        self._summary: Summary | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, patterns: Patterns) -> None:
+        """Add patterns (k, h, w) float32 behind those that are there."""
+        for _, block in blocks(patterns):
+            self._storage.append(block)
+        seen = summary(patterns)
+        self._summary = seen if self._summary is None else self._summary + seen
+        self._count += len(patterns)
+
+    def patterns(self) -> PatternFile:
+        """Return all patterns so far; later ones do not change it."""
+        found = PatternFile(self._storage, (self._count, *self._shape), np.dtype(np.float32))
+        if self._summary is not None:
+            # `cached_property` looks here first: nobody needs to read them all again.
+            vars(found)['summary'] = self._summary
+        return found
 
 
 class Storage:
@@ -226,7 +266,7 @@ class Storage:
 
     def append(self, block: NDArray[Any]) -> None:
         """Write an array behind what is there."""
-        rest = memoryview(np.ascontiguousarray(block).reshape(-1).view(np.uint8))
+        rest = np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
         while rest:
             rest = rest[os.write(self.descriptor, rest) :]
 

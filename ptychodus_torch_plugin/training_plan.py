@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import numpy as np
 
@@ -46,8 +45,7 @@ def held_out_indices(scan: ScanData, fraction: float, seed: int) -> IndexArray:
     order = np.lexsort((positions[:, 0], block[:, 1], block[:, 0]))
     rng = np.random.default_rng([seed, scan.n_patterns])
     edges = np.linspace(0, scan.n_patterns, count + 1).astype(np.int64)
-    chosen = [order[rng.integers(low, high)] for low, high in pairwise(edges)]
-    return np.sort(np.asarray(chosen, dtype=np.int64))
+    return np.sort(order[rng.integers(edges[:-1], edges[1:])])
 
 
 def check_integer_counts(scan: ScanData) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from ptychodus_torch_plugin.config import (
 )
 from ptychodus_torch_plugin.frame import ObjectFrame
 from ptychodus_torch_plugin.scan import ScanData
+from ptychodus_torch_plugin.sweeps import Sweep
 
 Weights = Callable[[], dict[str, NDArray[np.float32]]]
 
@@ -135,6 +137,45 @@ class GroupPrediction:
     merged: ComplexArray
 
 
+State = Any
+"""Object and probe as a backend keeps them."""
+
+
+class Engine(Protocol):
+    """What a backend computes on one scan, for one model."""
+
+    def start(self, probe: ComplexArray) -> State:
+        """Return an empty object under `probe` (m, N, N)."""
+
+    def placed(self, object_: ComplexArray, state: State) -> State:
+        """Return `state` with another object (h, w)."""
+
+    def swept(
+        self,
+        state: State,
+        pool: IndexArray,
+        sweeps: Sequence[Sweep],
+        seed: int,
+        on_sweep: Callable[[], None],
+    ) -> State:
+        """Return the state after sweeps over the patterns `pool`."""
+
+    def corrected(self, state: State, pool: IndexArray) -> State:
+        """Return the state after the unrolled network."""
+
+    def patches(self, patterns: FloatArray, offsets_px: FloatArray) -> ComplexArray:
+        """Return the patches (g, C, N, N) complex64 that 'cnn' says of groups."""
+
+    def photons(self, state: State, pool: IndexArray) -> FloatArray:
+        """Return the photons (h, w) float32 of the patterns `pool` on each object pixel."""
+
+    def r_factor(self, state: State, chosen: IndexArray) -> float:
+        """Return sum |sqrt I - sqrt k| / sum sqrt k over valid pixels of patterns `chosen`."""
+
+    def export(self, state: State) -> tuple[ComplexArray, ComplexArray]:
+        """Return object (h, w) and probe (m, N, N), complex64."""
+
+
 class TrainedModel(Protocol):
     """A model of one backend."""
 
@@ -151,6 +192,9 @@ class TrainedModel(Protocol):
 
     def import_weights(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
         """Take weights; raise `BundleError` that lists all faults and change nothing if any."""
+
+    def engine(self, scan: ScanData, execution: ExecutionConfig) -> AbstractContextManager[Engine]:
+        """Return what computes on this scan, step by step, while the context lasts."""
 
     def reconstruct(
         self,
@@ -235,4 +279,35 @@ class Backend(Protocol):
 
         `optimizer` is the state of the optimiser that trained the model so far, under canonical
         names (`TrainingResult.optimizer`), to go on from.
+        """
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A computation that shows what the machine can do; whoever asks measures its time.
+
+    Attributes
+    ----------
+    run
+        Computes once, and returns when it is done.
+    amount
+        How many of `unit` that is.
+    unit
+        'FLOP' of a convolution, twice its multiplications, or complex 2-D 'transforms'.
+    """
+
+    run: Callable[[], object]
+    amount: float
+    unit: Literal['FLOP', 'transforms']
+
+
+@runtime_checkable
+class OffersLimits(Protocol):
+    """What a backend may offer besides: the limits that `benchmarks` compares it with."""
+
+    def limits(self, threads: int) -> Mapping[str, Sequence[Kernel]]:
+        """Return kernels for the CPU at so many threads; the fastest of a name is the limit.
+
+        Names are 'convolution 32-true' and 'convolution bf16-mixed', 3 x 3 and channels last, and
+        'fft2 64', 'fft2 128' and 'fft2 256', complex64 in batches.
         """

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import metadata, util
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ptychodus_torch_plugin.errors import BackendUnavailableError, UnknownBackendError
 
@@ -99,17 +101,31 @@ def get_backend(name: str | None = None) -> Backend:
         name = _preferred()
     if name in BUILT_IN:
         return _load_built_in(BUILT_IN[name])
-    entry_points = _entry_points()
-    if name not in entry_points:
-        known = ', '.join(repr(known) for known in (*BUILT_IN, *entry_points))
+    added = _entry_points()
+    if name not in added:
+        known = ', '.join(repr(known) for known in (*BUILT_IN, *added))
         raise UnknownBackendError(f'backend = {name!r} is not known; expected one of {known}.')
     try:
-        backend: Backend = entry_points[name].load()()
+        backend: Backend = added[name].load()()
     except Exception as error:
         raise BackendUnavailableError(
-            f'{name} backend selected, but {entry_points[name].value} failed to load: {error}'
+            f'{name} backend selected, but {added[name].value} failed to load: {error}'
         ) from error
     return backend
+
+
+def entry_points(group: str) -> list[metadata.EntryPoint]:
+    """Return the entry points of a group in the order of their names."""
+    return sorted(_installed(tuple(sys.path)).select(group=group), key=lambda each: each.name)
+
+
+@lru_cache(maxsize=1)
+def _installed(path: tuple[str, ...]) -> Any:  # noqa: ARG001 - what is found there is kept
+    """Return all entry points; every look at them opens a file of each package.
+
+    Their class has moved between releases of Python.
+    """
+    return metadata.entry_points()
 
 
 def _preferred() -> str:
@@ -173,7 +189,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def _entry_points() -> dict[str, metadata.EntryPoint]:
     found: dict[str, metadata.EntryPoint] = {}
-    for entry_point in metadata.entry_points(group=ENTRY_POINT_GROUP):
+    for entry_point in entry_points(ENTRY_POINT_GROUP):
         if entry_point.name in BUILT_IN or entry_point.name in found:
             logger.warning(
                 'backend %r of %s is ignored: the name is taken',

@@ -8,20 +8,28 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 
-from ptychodus_torch_plugin.arrays import ComplexArray, FloatArray, IndexArray
-from ptychodus_torch_plugin.backends.protocol import OnEvent, Progress, Reconstruction, ShouldStop
+from ptychodus_torch_plugin.arrays import ComplexArray, IndexArray
+from ptychodus_torch_plugin.backends.protocol import (
+    Engine,
+    OnEvent,
+    Progress,
+    Reconstruction,
+    ShouldStop,
+    State,
+)
 from ptychodus_torch_plugin.calibration import Calibration, scan_probe
 from ptychodus_torch_plugin.config import ExecutionConfig, InferenceConfig, ModelConfig
+from ptychodus_torch_plugin.frame import ObjectFrame
 from ptychodus_torch_plugin.group_plan import check_reach
-from ptychodus_torch_plugin.grouping import Groups, draw_groups
+from ptychodus_torch_plugin.grouping import draw_groups
 from ptychodus_torch_plugin.probes import orthogonalise
 from ptychodus_torch_plugin.scan import ScanData
+from ptychodus_torch_plugin.sharding import ALONE, Shard
 from ptychodus_torch_plugin.stitching import Canvas, probe_weight, uniform_weight
 from ptychodus_torch_plugin.sweeps import Sweep, schedule, settling_schedule
 from ptychodus_torch_plugin.training_plan import held_out_indices
@@ -34,44 +42,6 @@ DOSE_RANGE = 2.0
 
 logger = logging.getLogger(__name__)
 
-State = Any
-"""Object and probe as a backend keeps them."""
-
-
-class Engine(Protocol):
-    """What a backend computes on one scan, for one model."""
-
-    def start(self, probe: ComplexArray) -> State:
-        """Return an empty object under `probe` (m, N, N)."""
-
-    def placed(self, object_: ComplexArray, state: State) -> State:
-        """Return `state` with another object (h, w)."""
-
-    def swept(
-        self,
-        state: State,
-        pool: IndexArray,
-        sweeps: Sequence[Sweep],
-        seed: int,
-        on_sweep: Callable[[], None],
-    ) -> State:
-        """Return the state after sweeps over the patterns `pool`."""
-
-    def corrected(self, state: State, pool: IndexArray) -> State:
-        """Return the state after the unrolled network."""
-
-    def patches(self, patterns: FloatArray, offsets_px: FloatArray) -> ComplexArray:
-        """Return the patches (g, C, N, N) complex64 that 'cnn' says of groups."""
-
-    def photons(self, state: State, pool: IndexArray) -> FloatArray:
-        """Return the photons (h, w) float32 of the patterns `pool` on each object pixel."""
-
-    def r_factor(self, state: State, chosen: IndexArray) -> float:
-        """Return sum |sqrt I - sqrt k| / sum sqrt k over valid pixels of patterns `chosen`."""
-
-    def export(self, state: State) -> tuple[ComplexArray, ComplexArray]:
-        """Return object (h, w) and probe (m, N, N), complex64."""
-
 
 @dataclass(frozen=True)
 class _Run:
@@ -82,7 +52,10 @@ class _Run:
     scan: ScanData
     inference: InferenceConfig
     batch_size: int
-    report: _Reporter
+    report: StageReporter
+    held_out: IndexArray
+    known: dict[int, ComplexArray]
+    """What the network says over so many of the patterns, where that is known already."""
 
     def stages(self, probe: ComplexArray, pool: IndexArray) -> Iterator[tuple[str, State]]:
         """Yield the name and the state of each stage."""
@@ -110,31 +83,69 @@ class _Run:
 
     def _predicted(self, pool: IndexArray) -> ComplexArray:
         """Return the object that all patches make, each at its pattern's own position."""
-        scan, groups = self.scan, self._groups(pool)
-        by_probe = self.inference.patch_weighting == 'probe'
-        weight = probe_weight(scan.probe) if by_probe else uniform_weight(scan.n_px)
-        canvas = Canvas(scan.frame, weight)
-        for first in range(0, len(groups), self.batch_size):
-            rows = slice(first, first + self.batch_size)
-            indices = groups.indices[rows]
-            patterns = scan.patterns[indices] * scan.valid_pixels
-            patches = self.engine.patches(patterns, groups.offsets_px[rows])
-            positions = scan.positions_px[indices.reshape(-1)]
-            canvas.add(patches.reshape(-1, scan.n_px, scan.n_px), positions)
-            self.report(indices.size)
-        return canvas.finish()[0]
+        if len(pool) in self.known:
+            return self.known[len(pool)]
+        scan = self.scan
+        canvases = [patch_canvas(scan, self.inference, scan.frame)]
+        if shares_patches(self.config) and len(self.held_out):
+            # A group of one pattern says the same, whoever else is looked at.
+            canvases.append(patch_canvas(scan, self.inference, scan.frame))
+        for indices, patches in predicted_patches(
+            self.engine, self.config, scan, self.inference, pool, self.batch_size
+        ):
+            canvases[0].add(patches, scan.positions_px[indices])
+            for canvas in canvases[1:]:
+                seen = ~np.isin(indices, self.held_out)
+                canvas.add(patches[seen], scan.positions_px[indices[seen]])
+            self.report(len(indices))
+        for canvas in canvases[1:]:
+            self.known[len(pool) - len(self.held_out)] = canvas.finish()[0]
+        return canvases[0].finish()[0]
 
-    def _groups(self, pool: IndexArray) -> Groups:
-        """Return one group for every pattern of `pool`, filled from the pool."""
-        groups = draw_groups(
-            self.scan.positions_px,
-            self.config.gridsize,
-            neighbor_count=self.inference.neighbor_count,
-            seed=self.inference.seed,
-            pool=pool,
-        )
-        check_reach(self.scan, groups)
-        return groups
+
+def predicted_patches(
+    engine: Engine,
+    config: ModelConfig,
+    scan: ScanData,
+    inference: InferenceConfig,
+    pool: IndexArray,
+    batch_size: int,
+    *,
+    seeds: IndexArray | None = None,
+    shard: Shard = ALONE,
+) -> Iterator[tuple[IndexArray, ComplexArray]]:
+    """Yield what 'cnn' says of a group for every pattern of `seeds`, filled from `pool`.
+
+    Each time these are the patterns (k,) of some groups and their patches (k, N, N); `None` for
+    `seeds` takes the pool.  A `shard` has its share of these times.
+    """
+    groups = draw_groups(
+        scan.positions_px,
+        config.gridsize,
+        neighbor_count=inference.neighbor_count,
+        seed=inference.seed,
+        pool=pool,
+        seeds=seeds,
+    )
+    check_reach(scan, groups)
+    firsts = range(0, len(groups), batch_size)
+    for first in firsts[shard.rows(len(firsts))]:
+        rows = slice(first, first + batch_size)
+        indices = groups.indices[rows]
+        patterns = scan.patterns[indices] * scan.valid_pixels
+        patches = engine.patches(patterns, groups.offsets_px[rows])
+        yield indices.reshape(-1), patches.reshape(-1, scan.n_px, scan.n_px)
+
+
+def patch_canvas(scan: ScanData, inference: InferenceConfig, frame: ObjectFrame) -> Canvas:
+    """Return an empty canvas for patches of a scan."""
+    by_probe = inference.patch_weighting == 'probe'
+    return Canvas(frame, probe_weight(scan.probe) if by_probe else uniform_weight(scan.n_px))
+
+
+def shares_patches(config: ModelConfig) -> bool:
+    """Return whether the patch of a pattern depends on this pattern alone."""
+    return config.architecture == 'cnn' and config.gridsize == 1
 
 
 def refining_sweeps(config: ModelConfig, inference: InferenceConfig) -> int:
@@ -158,16 +169,25 @@ def reconstruct(
     *,
     on_event: OnEvent,
     should_stop: ShouldStop,
+    predicted: ComplexArray | None = None,
+    predicted_without: ComplexArray | None = None,
 ) -> Reconstruction:
-    """Reconstruct a scan; see `protocol.TrainedModel.reconstruct`."""
+    """Reconstruct a scan; see `protocol.TrainedModel.reconstruct`.
+
+    `predicted` (h, w) complex64 is what the network says over all patterns, where that is known;
+    `predicted_without` what it says over those that are not held out.
+    """
     _warn_of_dose(config, calibration, scan)
     held_out = held_out_indices(scan, inference.held_out_fraction, inference.seed)
     everything = np.arange(scan.n_patterns)
     pools = [everything, np.setdiff1d(everything, held_out)] if len(held_out) else [everything]
     batch_size = execution.inference_batch_size or GROUPS_AT_ONCE
-    total = sum(_work(config, inference, len(pool), batch_size) for pool in pools)
-    report = _Reporter(total, on_event, should_stop)
-    run = _Run(engine, config, scan, inference, batch_size, report)
+    known = {} if predicted is None else {len(everything): predicted}
+    if predicted_without is not None:
+        known[len(pools[-1])] = predicted_without
+    work = _work(config, inference, pools, batch_size, known)
+    report = StageReporter(work, on_event, should_stop)
+    run = _Run(engine, config, scan, inference, batch_size, report, held_out, known)
     probe = scan_probe(scan, config, calibration)
 
     objects: dict[str, ComplexArray] = {}
@@ -195,10 +215,20 @@ def reconstruct(
     )
 
 
-def _work(config: ModelConfig, inference: InferenceConfig, n_groups: int, batch_size: int) -> int:
-    """Return the number of reports of one run: sweeps, or batches of groups and sweeps."""
-    first = -(-n_groups // batch_size) if config.architecture == 'cnn' else config.sweeps_before
-    return first + refining_sweeps(config, inference)
+def _work(
+    config: ModelConfig,
+    inference: InferenceConfig,
+    pools: Sequence[IndexArray],
+    batch_size: int,
+    known: Mapping[int, ComplexArray],
+) -> int:
+    """Return the number of reports of all runs: sweeps, or batches of groups and sweeps."""
+    refining = len(pools) * refining_sweeps(config, inference)
+    if config.architecture != 'cnn':
+        return len(pools) * config.sweeps_before + refining
+    computed = pools[:1] if shares_patches(config) and not known else pools
+    batches = (-(-len(pool) // batch_size) for pool in computed if len(pool) not in known)
+    return sum(batches) + refining
 
 
 def _warn_of_dose(config: ModelConfig, calibration: Calibration, scan: ScanData) -> None:
@@ -215,7 +245,7 @@ def _warn_of_dose(config: ModelConfig, calibration: Calibration, scan: ScanData)
         )
 
 
-class _Reporter:
+class StageReporter:
     """Reports each sweep and each batch of groups, and stops between two of them."""
 
     def __init__(self, total: int, on_event: OnEvent, should_stop: ShouldStop) -> None:
@@ -223,6 +253,7 @@ class _Reporter:
         self._done, self._patterns, self._start = 0, 0, time.perf_counter()
 
     def __call__(self, n_patterns: int) -> None:
+        """Take note of work on so many patterns; raise `InterruptedError` if somebody stops it."""
         if self._should_stop():
             raise InterruptedError('reconstruction was stopped on request')
         self._done += 1

@@ -172,13 +172,14 @@ def fingerprint(
     scans: Sequence[ScanData],
     training: TrainingConfig,
     execution: ExecutionConfig,
+    processes: int = 1,
 ) -> str:
     """Return a sha256 of all that decides the course of training."""
     data = [
         (scan.fingerprint(), hashlib.sha256(scan.probe.tobytes()).hexdigest(), scan.frame.shape)
         for scan in scans
     ]
-    text = json.dumps(
-        [model.to_json(), training.to_json(), execution.course(), data], sort_keys=True
-    )
+    known = [model.to_json(), training.to_json(), execution.course(), data]
+    # Several processes make one step of several batches.
+    text = json.dumps([*known, *([processes] if processes > 1 else [])], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()

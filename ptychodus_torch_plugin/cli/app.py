@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.main import get_command
 
+from ptychodus_torch_plugin.cli.bench import bench
 from ptychodus_torch_plugin.cli.convert import convert
 from ptychodus_torch_plugin.cli.demo import demo
 from ptychodus_torch_plugin.cli.doctor import doctor
@@ -18,13 +19,15 @@ from ptychodus_torch_plugin.cli.evaluate import evaluate
 from ptychodus_torch_plugin.cli.gui import OPTIONS_OF_PTYCHODUS, gui
 from ptychodus_torch_plugin.cli.infer import infer
 from ptychodus_torch_plugin.cli.inspect import inspect
+from ptychodus_torch_plugin.cli.launching import ManyProcesses, launch
 from ptychodus_torch_plugin.cli.options import one_spelling
 from ptychodus_torch_plugin.cli.report import printable
 from ptychodus_torch_plugin.cli.shim import install_shim, uninstall_shim
 from ptychodus_torch_plugin.cli.simulate import simulate
 from ptychodus_torch_plugin.cli.stopping import Killed, StoppedError
 from ptychodus_torch_plugin.cli.train import train
-from ptychodus_torch_plugin.errors import PluginError
+from ptychodus_torch_plugin.errors import ConfigError, PluginError
+from ptychodus_torch_plugin.ranks import ALONE, Rank, own_rank
 
 NAME = 'ptychodus-torch-plugin'
 DEBUG = '--debug'
@@ -48,7 +51,7 @@ app = typer.Typer(
 for command in (demo, simulate, convert, train, infer, inspect, evaluate):
     app.command(**COMMON)(command)
 app.command(context_settings=OPTIONS_OF_PTYCHODUS)(gui)
-for tool in (doctor, install_shim, uninstall_shim):
+for tool in (bench, doctor, install_shim, uninstall_shim):
     app.command(**COMMON)(tool)
 
 
@@ -95,6 +98,8 @@ def run(arguments: Sequence[str]) -> int:
         if code == INTERRUPTED:  # what newer releases of typer make of a KeyboardInterrupt
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
+    except ManyProcesses as wish:
+        return launch(arguments, wish.count)
     except (Killed, KeyboardInterrupt, typer.Abort):
         return _fail('Interrupted.', INTERRUPTED)
     except StoppedError as error:
@@ -143,8 +148,18 @@ def _explain(error: Exception) -> int:
 
 
 def _fail(text: str, code: int) -> int:
-    typer.echo(printable(' '.join(text.split())), err=True)
+    rank = _rank()
+    if rank.first or code != INTERRUPTED:  # which they all are, and the first one says so
+        speaker = '' if rank.alone else f'[{rank}] '
+        typer.echo(printable(speaker + ' '.join(text.split())), err=True)
     return code
+
+
+def _rank() -> Rank:
+    try:
+        return own_rank()
+    except ConfigError:  # commands that need to know it say so
+        return ALONE
 
 
 class _Echo(logging.Handler):
@@ -157,7 +172,7 @@ class _Echo(logging.Handler):
 @contextmanager
 def _warnings_on_stderr() -> Iterator[None]:
     logger = logging.getLogger('ptychodus_torch_plugin')
-    handler = _Echo(logging.WARNING)
+    handler = _Echo(logging.WARNING if _rank().first else logging.ERROR)
     logger.addHandler(handler)
     try:
         yield

@@ -25,6 +25,7 @@ from ptychodus_torch_plugin.cli.settings import (
 from ptychodus_torch_plugin.cli.training import train_with_display, training_summary
 from ptychodus_torch_plugin.cli.training_options import TrainingOptions
 from ptychodus_torch_plugin.errors import ConfigError
+from ptychodus_torch_plugin.ranks import own_rank
 
 if TYPE_CHECKING:
     from ptychodus_torch_plugin.api import Model
@@ -94,6 +95,12 @@ def demo(
     With --data: train on your scan, all but its held-out patterns, and reconstruct it.
     Ctrl-C ends the training with the best model so far; twice ends everything at once.
     """
+    rank = own_rank()
+    if not rank.alone:
+        raise ConfigError(
+            f'demo is the work of one process, but {rank.source} started {rank.count}; expected '
+            'one. Use simulate, train and infer.'
+        )
     chosen = {'backend': backend, **given(model), **given(training), **given(execution)}
     if data is None:
         _refuse_reading(reading)

@@ -36,6 +36,7 @@ class AllExecutionOptions(ExecutionOptions):
     SETTINGS: ClassVar[dict[str, str]] = {
         **ExecutionOptions.SETTINGS,
         'devices': 'execution.devices',
+        'num_nodes': 'execution.num_nodes',
         'strategy': 'execution.strategy',
         'precision': 'execution.precision',
         'deterministic': 'execution.deterministic',
@@ -50,14 +51,27 @@ class AllExecutionOptions(ExecutionOptions):
 
     devices: Annotated[
         int | None,
-        setting('--devices', default='1', what='How many devices.'),
+        setting(
+            '--devices',
+            default='1',
+            what='Processes that train together on each machine, one for each device. Without '
+            'torchrun or srun they are started here.',
+        ),
+    ] = None
+    num_nodes: Annotated[
+        int | None,
+        setting(
+            '--num-nodes',
+            default='1',
+            what='Machines on which they do; torchrun or srun starts them there.',
+        ),
     ] = None
     strategy: Annotated[
         str | None,
         setting(
             '--strategy',
             default='auto',
-            what="How several devices share the work, in the backend's own words.",
+            what="How they share the work, in the backend's own words.",
         ),
     ] = None
     precision: Annotated[

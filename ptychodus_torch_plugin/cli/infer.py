@@ -13,12 +13,21 @@ from ptychodus_torch_plugin.cli.groups import with_groups
 from ptychodus_torch_plugin.cli.model_options import Modes, RefineProbe
 from ptychodus_torch_plugin.cli.options import Backend, Json, Quiet, given, output_dir, setting
 from ptychodus_torch_plugin.cli.outputs import output_folder
+from ptychodus_torch_plugin.cli.parts import (
+    Merge,
+    Part,
+    parts_folder,
+    parts_of,
+    remove_parts,
+    share_of,
+)
 from ptychodus_torch_plugin.cli.progress import Display, progress_display
 from ptychodus_torch_plugin.cli.reading_options import ReadingOptions
 from ptychodus_torch_plugin.cli.reconstruction import as_in_training, reconstruct_into
 from ptychodus_torch_plugin.cli.report import say_files, say_json, say_reconstruction
 from ptychodus_torch_plugin.cli.settings import load_backend, read_one, run_config
 from ptychodus_torch_plugin.errors import ConfigError
+from ptychodus_torch_plugin.ranks import Rank, own_rank
 
 if TYPE_CHECKING:
     from ptychodus_torch_plugin.api import Model
@@ -149,6 +158,8 @@ def infer(
     sweeps: SweepOptions,
     inference: InferenceOptions,
     execution: ExecutionOptions,
+    part: Part = None,
+    merge: Merge = False,
     device: Device = None,
     reading: ReadingOptions,
 ) -> None:
@@ -156,13 +167,22 @@ def infer(
 
     Writes it as a Ptychodus product, as arrays and as a picture, with R-factors on the fitted
     patterns and on patterns that a second reconstruction never saw.
+    Several processes, of torchrun or srun, share the work of a 'cnn'; the first one writes.
     """
+    rank = own_rank()
+    share = share_of(part, merge=merge, rank=rank)
     _check_choice(model_path, sweeps)
     chosen = {**given(inference), **given(execution), **given(sweeps)}
     chosen = replace_device(chosen, device)
-    with progress_display(quiet=quiet) as display, output_folder(out) as folder:
+    with (
+        progress_display(quiet=quiet or not rank.first) as display,
+        output_folder(out, writes=rank.first) as folder,
+        parts_folder(out, share),
+    ):
         model = None if model_path is None else _load(model_path, backend, display)
         _check_fit(None if model is None else model.config, gridsize, chosen)
+        if share is not None:
+            _check_parts(model)
         scan = read_one(test_data, reading, display)
         if model is None:
             load_backend(backend, display)
@@ -171,12 +191,35 @@ def infer(
         else:
             run = run_config(as_in_training(model, scan) | chosen)
         known = None if truth is None else _truth(truth, scan, display)
-        outcome = reconstruct_into(folder, model, scan, run, display, truth=known)
+        parts: list[Path] | None = None
+        if share is not None:
+            parts = parts_of(folder, model, scan, run, display, share)
+            if not share.merges:
+                _say_part(parts, rank, json_output=json_output)
+                return
+        outcome = reconstruct_into(folder, model, scan, run, display, truth=known, parts=parts)
+        remove_parts(parts or [], share)
     if json_output:
         say_json({**outcome.metrics, 'files': outcome.files})
         return
     say_reconstruction(outcome.metrics)
     say_files(outcome.files)
+
+
+def _check_parts(model: 'Model | None') -> None:
+    from ptychodus_torch_plugin.parts import check_parts
+
+    check_parts('none' if model is None else model.config.architecture)
+
+
+def _say_part(parts: list[Path], rank: Rank, *, json_output: bool) -> None:
+    if not rank.first:
+        return
+    files = {'part': parts[0]}
+    if json_output:
+        say_json({'files': files})
+    else:
+        say_files(files)
 
 
 def _check_choice(model_path: Path | None, sweeps: SweepOptions) -> None:

@@ -21,14 +21,19 @@ NPZ_SUFFIX = '.npz'
 
 
 @contextmanager
-def output_folder(path: Path) -> Iterator[Path]:
+def output_folder(path: Path, *, writes: bool = True) -> Iterator[Path]:
     """Make a folder and see that it can be written to; leave none behind that stayed empty.
+
+    A process that never `writes` leaves all that to the one that does.
 
     Raises
     ------
     OutputError
         If it cannot be made, or nothing can be written into it.
     """
+    if not writes:
+        yield path
+        return
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         _make(path)

@@ -2,10 +2,10 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ptychodus_torch_plugin.cli.outputs import write_json, write_reconstruction
 from ptychodus_torch_plugin.cli.progress import Display
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from ptychodus_torch_plugin.scan import ScanData
 
 METRICS_FILE = 'metrics.json'
+
+T = TypeVar('T')
 
 logger = logging.getLogger(__name__)
 
@@ -43,6 +45,7 @@ def reconstruct_into(
     display: Display,
     *,
     truth: 'PlacedObject | None' = None,
+    parts: Sequence[Path] | None = None,
     remarks: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Reconstruct a scan and write the object and metrics.json into `folder`.
@@ -57,6 +60,8 @@ def reconstruct_into(
         Where progress is shown.
     truth
         The true object, to compare each stage with.
+    parts
+        Files of all parts that the network predicted; None: it predicts here.
     remarks
         What metrics.json shall hold besides.
 
@@ -75,7 +80,7 @@ def reconstruct_into(
             seen,
         )
     start = time.perf_counter()
-    result = _reconstruct(model, scan, run, display)
+    result = _reconstruct(model, scan, run, display, parts)
     seconds = time.perf_counter() - start
     with display.busy('Writing the results'):
         region = region_of(scan, result)
@@ -92,6 +97,7 @@ def reconstruct_into(
             'held_out_patterns': len(result.held_out),
             'held_out_seen_in_training': seen,
             'seconds': round(seconds, 3),
+            **({} if parts is None else {'parts': len(parts)}),
             **(remarks or {}),
         }
         files = write_reconstruction(folder, scan, result, region, model.history)
@@ -131,14 +137,44 @@ def as_in_training(model: 'Model', scan: 'ScanData') -> dict[str, Any]:
 
 
 def _reconstruct(
-    model: 'Model', scan: 'ScanData', run: 'RunConfig', display: Display
+    model: 'Model',
+    scan: 'ScanData',
+    run: 'RunConfig',
+    display: Display,
+    parts: Sequence[Path] | None,
 ) -> 'Reconstruction':
-    from ptychodus_torch_plugin.api import reconstruct
+    def work(stop: StopRequest) -> 'Reconstruction':
+        if parts is not None:
+            from ptychodus_torch_plugin.parts import merge_parts
 
+            return merge_parts(
+                model,
+                scan,
+                parts,
+                run.inference,
+                run.execution,
+                on_event=display,
+                should_stop=stop,
+            )
+        from ptychodus_torch_plugin.api import reconstruct
+
+        return reconstruct(
+            model, scan, run.inference, run.execution, on_event=display, should_stop=stop
+        )
+
+    return stoppable(work, display)
+
+
+def stoppable(work: Callable[[StopRequest], T], display: Display) -> T:
+    """Return what `work` does, which asks its argument whether to stop.
+
+    Raises
+    ------
+    StoppedError
+        If the user stopped it.
+    """
     with StopRequest(lambda: display.say('The reconstruction ends here.')) as stop:
         try:
-            return reconstruct(
-                model, scan, run.inference, run.execution, on_event=display, should_stop=stop
-            )
+            return work(stop)
         except InterruptedError as error:
             raise StoppedError('Stopped during the reconstruction: it was not written.') from error

@@ -14,6 +14,7 @@ from ptychodus_torch_plugin.cli.deprecated import (
 )
 from ptychodus_torch_plugin.cli.execution_options import AllExecutionOptions
 from ptychodus_torch_plugin.cli.groups import with_groups
+from ptychodus_torch_plugin.cli.launching import check_processes
 from ptychodus_torch_plugin.cli.model_options import ModelOptions
 from ptychodus_torch_plugin.cli.options import Backend, Json, Quiet, given, output_dir
 from ptychodus_torch_plugin.cli.outputs import output_folder
@@ -38,9 +39,10 @@ from ptychodus_torch_plugin.cli.starting import (
     check_model_options,
     first_settings,
 )
-from ptychodus_torch_plugin.cli.training import check_test_scan, train_into
+from ptychodus_torch_plugin.cli.training import check_test_scan, train_along, train_into
 from ptychodus_torch_plugin.cli.training_options import AllTrainingOptions
 from ptychodus_torch_plugin.errors import ConfigError
+from ptychodus_torch_plugin.ranks import own_rank
 
 
 @with_groups
@@ -87,6 +89,7 @@ def train(
     """Train on one scan or many.
 
     Ctrl-C ends the training with the best model so far; twice ends it at once.
+    Several processes, of torchrun, srun or --devices, train one model; the first one writes.
     Options that begin with 'cnn:' are for that architecture alone.  All options may be written with
     '-' or '_' between words.
     """
@@ -97,14 +100,16 @@ def train(
     for options in (model, training, cnn, execution):
         chosen |= given(options)
     chosen = replace_disable_mlflow(replace_device(chosen, device), disable_mlflow)
+    rank = own_rank()
     with (
-        progress_display(quiet=quiet or disable_mlflow) as display,
-        output_folder(out) as folder,
+        progress_display(quiet=quiet or disable_mlflow or not rank.first) as display,
+        output_folder(out, writes=rank.first) as folder,
     ):
         base = first_settings(folder, config, resume_from, resume=resume)
         chosen = with_implied_architecture(chosen, display, base=base)
         check_model_options(chosen, base)
-        run_config(chosen, base=base)  # a bad setting must not wait for data and framework
+        # A bad setting must not wait for data and framework.
+        check_processes(rank, run_config(chosen, base=base).execution)
         tests = [] if test_data_file is None else [test_data_file]
         data = read_scans([*paths, *tests], reading, display)
         run = run_config(chosen, base=base, n_px=data[0].n_px)
@@ -113,6 +118,9 @@ def train(
             test = data.pop()
             check_test_scan(test_data_file, test, run)
         load_backend(run.backend, display)
+        if not rank.first:
+            train_along(folder, data, run, display, resume=resume)
+            return
         summary = train_into(folder, data, run, display, resume=resume, test=test)
     if json_output:
         say_json(summary)

@@ -82,6 +82,14 @@ def train_into(
     }
 
 
+def train_along(
+    folder: Path, scans: list['ScanData'], run: 'RunConfig', display: Display, *, resume: bool
+) -> None:
+    """Do the share of a process that is not the first one: train, and write nothing."""
+    checkpoints = folder / CHECKPOINTS
+    train_with_display(scans, run, display, checkpoints=checkpoints, resume=resume)
+
+
 def _reconstruct_test(
     folder: Path, model: 'Model', scan: 'ScanData', run: 'RunConfig', display: Display
 ) -> dict[str, Any]:

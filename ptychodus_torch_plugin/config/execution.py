@@ -17,9 +17,11 @@ class ExecutionConfig(Settings):
     accelerator: Literal['auto', 'cpu', 'gpu', 'cuda', 'tpu', 'mps'] = 'auto'
     """Device kind; 'auto' takes the best that works."""
     devices: Positive = 1
-    """How many devices."""
+    """Processes that train together on each machine, one for each device."""
+    num_nodes: Positive = 1
+    """Machines on which they do."""
     strategy: str = 'auto'
-    """How several devices share the work, in the backend's own words."""
+    """How they share the work, in the backend's own words."""
     precision: Literal['32-true', 'bf16-mixed'] = '32-true'
     """Precision of the network; the physics is always 32-bit."""
     deterministic: bool = True

@@ -24,6 +24,8 @@ logger = logging.getLogger('ptychodus_torch_plugin.files')
 DEFAULT_OPTIONS = ReadOptions()
 PRODUCT_FILE = 'product.h5'
 DIFFRACTION_FILE = 'diffraction.h5'
+PART_SUFFIXES = ('.npz', '.npz.bz2')
+"""Of files in a folder that hold a part of a scan each."""
 
 _NPZ_READERS: dict[str, Callable[[Container], RawScan]] = {
     'ptychopinn': read_ptychopinn,
@@ -47,8 +49,8 @@ def read_scan(
     Parameters
     ----------
     path
-        An NPZ file (also compressed by bz2), an HDF5 file, or a folder that holds the
-        `product.h5` and `diffraction.h5` of Ptychodus.
+        An NPZ file (also compressed by bz2), an HDF5 file, a folder that holds the `product.h5`
+        and `diffraction.h5` of Ptychodus, or one that holds the parts of a scan as NPZ files.
     options
         What the file does not say, or says wrongly.
     diffraction_path
@@ -67,6 +69,8 @@ def read_scan(
         If it is damaged, of an unknown layout or ambiguous, or its arrays or values make no sense.
     """
     path = Path(path)
+    if diffraction_path is None and holds_parts(path):
+        return _joined(path, options)
     source, diffraction = _product_and_diffraction(path, diffraction_path)
     with errors_named(source), open_container(source) as container:
         kind = _kind(container, options)
@@ -91,6 +95,21 @@ def read_scan(
     for line in scan.provenance:
         logger.info('%s: %s', path.name, line)
     return scan
+
+
+def holds_parts(path: Path) -> bool:
+    """Return whether `path` is a folder with the parts of a scan in NPZ files."""
+    if not path.is_dir() or (path / PRODUCT_FILE).is_file():
+        return False
+    return any(each.name.endswith(PART_SUFFIXES) for each in path.iterdir())
+
+
+def _joined(path: Path, options: ReadOptions) -> ScanData:
+    from ptychodus_torch_plugin.files.growing import ScanSoFar, open_growing
+
+    parts = ScanSoFar(open_growing(path, options))
+    parts.read()
+    return parts.scan()
 
 
 def identify(path: str | Path) -> FileKind:

@@ -1,7 +1,8 @@
 """The settings that a user meets in Ptychodus: each is named here, and only here.
 
-Kind, range, choices, default and explanation are read from the settings of `config`; Ptychodus'
-parameters (`settings`) and the widgets of the panel (`panel`) are both made from these entries.
+Kind, range, choices, default and explanation are those of the settings of `config` (`described`);
+Ptychodus' parameters (`settings`) and the widgets of the panel (`panel`) are both made from these
+entries.
 
 A setting that may be left to the program is 'automatic': that word where there are choices, and
 otherwise one below the least number (0 where numbers begin at 1, -1 where they begin at 0).  The
@@ -12,17 +13,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache, cached_property
 from typing import Any
 
-from ptychodus_torch_plugin.config import (
-    ExecutionConfig,
-    InferenceConfig,
-    ModelConfig,
-    Settings,
-    SweepConfig,
-    TrainingConfig,
-)
+from ptychodus_torch_plugin.integration.described import described
 
 AUTOMATIC = 'automatic'
 GROUPS = ('Model', 'Training', 'Inference', 'Execution')
@@ -30,15 +23,6 @@ MODEL, TRAINING, INFERENCE, EXECUTION = GROUPS
 
 ARCHITECTURE, MODEL_TYPE = 'model.architecture', 'model.model_type'
 """The settings that decide which others mean something."""
-
-SECTIONS: dict[str, type[Settings]] = {
-    'model': ModelConfig,
-    'model.sweeps': SweepConfig,
-    'training': TrainingConfig,
-    'inference': InferenceConfig,
-    'execution': ExecutionConfig,
-}
-"""What stands where in `RunConfig`."""
 
 LARGEST_INTEGER = 2**31 - 1
 """The largest number that a spin box holds."""
@@ -143,19 +127,15 @@ class Entry:
         """Least number, 'automatic' not among them; excluded ones are refused when it runs."""
         return self._schema.get('minimum', self._schema.get('exclusiveMinimum'))
 
-    @cached_property
+    @property
+    def families(self) -> tuple[str, ...] | None:
+        """Families of networks for which it means something; None: all."""
+        found = self._schema.get('families')
+        return None if found is None else tuple(found)
+
+    @property
     def _schema(self) -> dict[str, Any]:
-        """JSON schema of the values, without None."""
-        section, _, field = self.path.rpartition('.')
-        found = _properties(SECTIONS[section])[field]
-        kinds = [kind for kind in found.get('anyOf', ()) if kind['type'] != 'null']
-        return found | (kinds[0] if kinds else {})
-
-
-@cache
-def _properties(owner: type[Settings]) -> dict[str, dict[str, Any]]:
-    properties: dict[str, dict[str, Any]] = owner.model_json_schema()['properties']
-    return properties
+        return described()[self.path]
 
 
 BASIC = (

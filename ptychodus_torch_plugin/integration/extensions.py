@@ -11,6 +11,7 @@ from typing import Any
 from ptychodus.api.reconstruct import ReconstructorLibrary
 from ptychodus.api.settings import SettingsRegistry
 
+from ptychodus_torch_plugin.backends.registry import entry_points
 from ptychodus_torch_plugin.errors import PluginError
 from ptychodus_torch_plugin.integration.host import PtychodusError
 from ptychodus_torch_plugin.integration.support import LIBRARY_GROUP, VIEW_GROUP
@@ -31,11 +32,6 @@ class PreparedView:
     def create_view_controller(self, reconstructor_name: str) -> Any:
         """Return the panel of a reconstructor."""
         return self.widgets[reconstructor_name]
-
-
-def entry_points(group: str) -> list[metadata.EntryPoint]:
-    """Return the entry points of a group in the order of their names."""
-    return sorted(metadata.entry_points(group=group), key=lambda each: each.name)
 
 
 def create_libraries(

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ptychodus_torch_plugin.arrays import ComplexArray
-from ptychodus_torch_plugin.config import RunConfig
-from ptychodus_torch_plugin.frame import ObjectFrame
-from ptychodus_torch_plugin.scan import ScanData
+if TYPE_CHECKING:
+    from ptychodus_torch_plugin.arrays import ComplexArray
+    from ptychodus_torch_plugin.config import RunConfig
+    from ptychodus_torch_plugin.frame import ObjectFrame
+    from ptychodus_torch_plugin.scan import ScanData
 
 Losses = Sequence[tuple[int, float]]
 """Pairs (epoch, loss)."""

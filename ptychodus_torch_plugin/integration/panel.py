@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ptychodus.api.observer import Observable, Observer
@@ -24,6 +24,7 @@ from ptychodus.controller.parameters import (
 )
 from ptychodus.controller.processing import ReconstructorViewControllerFactory
 from PyQt5.QtCore import QLocale, Qt
+from PyQt5.QtGui import QShowEvent
 from PyQt5.QtWidgets import (
     QFormLayout,
     QGroupBox,
@@ -49,6 +50,7 @@ from ptychodus_torch_plugin.integration.entries import (
 from ptychodus_torch_plugin.integration.reconstructor import FitReconstructor
 from ptychodus_torch_plugin.integration.settings import PluginSettings
 from ptychodus_torch_plugin.integration.support import LIBRARY_NAME
+from ptychodus_torch_plugin.integration.workshop import logger
 
 if TYPE_CHECKING:
     from ptychodus_torch_plugin.integration.library import PluginLibrary
@@ -96,8 +98,38 @@ class PanelFactory(ReconstructorViewControllerFactory):
         availability = self._library.availability[reconstructor_name]
         if not availability.ok:
             return _unavailable_page(reconstructor_name, availability)
-        builder = ParameterViewBuilder(self._file_dialog_factory)
-        return _SettingsPage(self._library.settings, reconstructor_name, builder).widget
+        settings, dialogs = self._library.settings, self._file_dialog_factory
+        return _LatePage(
+            lambda: (
+                _SettingsPage(settings, reconstructor_name, ParameterViewBuilder(dialogs)).widget
+            )
+        )
+
+
+class _LatePage(QWidget):
+    """A page that is made when it is first seen: making all of them would delay Ptychodus."""
+
+    def __init__(self, make: Callable[[], QWidget]) -> None:
+        super().__init__()
+        self._make = make
+
+    def showEvent(self, event: QShowEvent) -> None:  # noqa: N802 - Qt calls it
+        """Make it, unless it is there."""
+        if self.layout() is None:
+            layout = QVBoxLayout(self)
+            layout.setContentsMargins(0, 0, 0, 0)
+            layout.addWidget(self._made())
+        super().showEvent(event)
+
+    def _made(self) -> QWidget:
+        try:
+            return self._make()
+        except Exception as error:  # noqa: BLE001, RUF100 - Qt ends the program otherwise
+            text = f'the settings cannot be shown: {type(error).__name__}: {error}'
+            logger.warning('%s', text)
+            label = _wrapped_label()
+            label.setText(html.escape(text))
+            return label
 
 
 class _SettingsPage(Observer):

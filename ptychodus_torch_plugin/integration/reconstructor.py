@@ -1,6 +1,6 @@
 """The reconstructors that Ptychodus shows: two for each backend.
 
-What reads and writes files is imported where it is needed: Ptychodus shall start quickly.
+What reads, writes and converts is imported where it is needed: Ptychodus shall start quickly.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from ptychodus_torch_plugin.integration.messages import (
     TrainFiles,
     Working,
 )
-from ptychodus_torch_plugin.integration.scans import product_of, scan_of
 from ptychodus_torch_plugin.integration.workshop import (
     GOAL,
     Workshop,
@@ -119,6 +118,8 @@ class _Shown:
         if self._seen is None:
             product = replace(self._before, losses=loss_values(self._losses))
         else:
+            from ptychodus_torch_plugin.integration.scans import product_of
+
             seen = self._seen
             product = product_of(self._before, seen.object_, seen.frame, seen.probe, self._losses)
         return ReconstructOutput(product, self.done)
@@ -131,6 +132,8 @@ class FitReconstructor(_BackendReconstructor):
 
     def reconstruct(self, parameters: ReconstructInput) -> Iterator[ReconstructOutput]:
         """Train on the scan, and yield the object as it gets better."""
+        from ptychodus_torch_plugin.integration.scans import scan_of
+
         with faults_logged():
             scan = scan_of(parameters)
             run = self._workshop.settings.run_config(self._backend, scan.n_px)
@@ -143,6 +146,8 @@ class NetworkReconstructor(_BackendReconstructor, TrainableReconstructor):
 
     def reconstruct(self, parameters: ReconstructInput) -> Iterator[ReconstructOutput]:
         """Yield the object that the model gives."""
+        from ptychodus_torch_plugin.integration.scans import scan_of
+
         with faults_logged():
             if self._bundle is None:
                 raise ConfigError(
@@ -214,6 +219,7 @@ class NetworkReconstructor(_BackendReconstructor, TrainableReconstructor):
 
     def export_training_data(self, file_path: Path, parameters: ReconstructInput) -> None:
         from ptychodus_torch_plugin.files.writing import write_ptychodus_npz
+        from ptychodus_torch_plugin.integration.scans import scan_of
 
         named = file_path.suffix == TRAINING_SUFFIX
         path = file_path if named else file_path.with_name(file_path.name + TRAINING_SUFFIX)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ptychodus.api.parameters import Parameter, ParameterGroup
 from ptychodus.api.settings import SettingsRegistry
 
-from ptychodus_torch_plugin.config import RunConfig
-from ptychodus_torch_plugin.config.model import CNN_FIELDS, UNROLLED_FIELDS
-from ptychodus_torch_plugin.config.training import CNN_TRAINING_FIELDS, UNROLLED_TRAINING_FIELDS
 from ptychodus_torch_plugin.errors import ConfigError
 from ptychodus_torch_plugin.integration.entries import (
     ARCHITECTURE,
@@ -22,18 +19,8 @@ from ptychodus_torch_plugin.integration.entries import (
     Entry,
 )
 
-FAMILIES: dict[str, tuple[str, ...]] = {
-    **{f'model.{field}': ('cnn',) for field in CNN_FIELDS},
-    **{f'model.{field}': ('unrolled', 'none') for field in UNROLLED_FIELDS},
-    'model.sweeps_after': ('unrolled', 'cnn'),
-    **{f'training.{field}': ('cnn',) for field in CNN_TRAINING_FIELDS},
-    **{f'training.{field}': ('unrolled',) for field in UNROLLED_TRAINING_FIELDS},
-    'inference.neighbor_count': ('cnn',),
-    'inference.patch_weighting': ('cnn',),
-    'execution.precision': ('unrolled', 'cnn'),
-    'execution.logger_backend': ('unrolled', 'cnn'),
-}
-"""Families of networks for which a setting means something, where these are not all."""
+if TYPE_CHECKING:
+    from ptychodus_torch_plugin.config import RunConfig
 
 PHYSICAL_WEIGHTS = ('training.nll_weight', 'training.mae_weight')
 """Mean nothing where a network is trained against a known object."""
@@ -61,7 +48,7 @@ class PluginSettings:
             return False
         if family == 'cnn' and entry.path in PHYSICAL_WEIGHTS:
             return bool(self.parameters[MODEL_TYPE].get_value() != 'supervised')
-        return family in FAMILIES.get(entry.path, (family,))
+        return entry.families is None or family in entry.families
 
     def run_config(self, backend: str, n_px: int | None) -> RunConfig:
         """Return all settings that mean something for the network that is chosen.
@@ -121,6 +108,9 @@ class PluginSettings:
 
 
 def _parse(values: dict[str, Any], backend: str) -> RunConfig:
+    # Late: Ptychodus shall start quickly.
+    from ptychodus_torch_plugin.config import RunConfig
+
     return RunConfig.parse({'backend': backend, **values}, source='settings')
 
 

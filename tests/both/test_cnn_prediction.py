@@ -105,6 +105,20 @@ def test_held_out_patterns_make_no_part_of_what_predicts_them(model, scan):
     assert not np.array_equal(one.object_, other.object_)
 
 
+def test_a_shorter_precision_is_nearly_as_good_and_lasts_for_one_call(model, scan):
+    inference = InferenceConfig(held_out_fraction=0)
+    shorter = EXECUTION.model_copy(update={'precision': 'bf16-mixed'})
+    before, short, after = (
+        reconstruct(model, scan, inference, execution).object_
+        for execution in (EXECUTION, shorter, EXECUTION)
+    )
+
+    # Bfloat16 has 8 bits of mantissa.
+    error = np.sqrt(np.mean(np.abs(short - before) ** 2) / np.mean(np.abs(before) ** 2))
+    assert 1e-5 < error < 1e-2
+    np.testing.assert_allclose(after, before, atol=1e-6)
+
+
 @pytest.mark.parametrize('batch_size', [1, 7, 1000])
 def test_the_size_of_a_batch_changes_nothing(model, scan, batch_size):
     whole = reconstruct(model, scan, execution=EXECUTION)

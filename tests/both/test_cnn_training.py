@@ -1,5 +1,6 @@
 """The reference network learns what it should, from what it should, and nothing else."""
 
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -300,3 +301,18 @@ def test_reduced_precision_of_the_network(quick_cnn, scan):
 
 def test_settings_of_the_optimiser_are_no_settings_of_training():
     assert not set(TrainingConfig.model_fields) & set(CNN_EXECUTION.course())
+
+
+def test_batches_are_made_while_others_are_in_use(quick_cnn, scan, monkeypatch):
+    makers, counts = [], GroupPlan.counts
+
+    def watched(plan, batch):
+        makers.append(threading.current_thread())
+        return counts(plan, batch)
+
+    monkeypatch.setattr(GroupPlan, 'counts', watched)
+    quick_cnn.fit(scan, epochs=1)
+
+    assert makers
+    assert threading.main_thread() not in makers
+    assert not any(thread.is_alive() for thread in makers)

@@ -3,6 +3,7 @@
 import pytest
 
 from ptychodus_torch_plugin.cli import train
+from ptychodus_torch_plugin.cli.launching import environments
 from ptychodus_torch_plugin.config import RunConfig
 
 
@@ -79,13 +80,19 @@ def value_at(run, path):
         ('--accelerator tpu', 'execution.accelerator', 'tpu'),
         ('--no-deterministic', 'execution.deterministic', False),
         ('--devices 2', 'execution.devices', 2),
+        ('--num-nodes 2', 'execution.num_nodes', 2),
         ('--strategy ddp', 'execution.strategy', 'ddp'),
         ('--num-workers 2 --persistent-workers', 'execution.persistent_workers', True),
         ('--num-workers 2 --prefetch-factor 3', 'execution.prefetch_factor', 3),
         ('--pin-memory', 'execution.pin_memory', True),
     ],
 )
-def test_an_option_changes_its_setting_and_no_other(settings_of, arguments, path, value):
+def test_an_option_changes_its_setting_and_no_other(
+    settings_of, arguments, path, value, monkeypatch
+):
+    if path in ('execution.devices', 'execution.num_nodes'):  # as if others had been started
+        for name, number in environments(2)[0].items():
+            monkeypatch.setenv(name, number)
     base = [] if '--architecture' in arguments else ['--architecture', 'cnn']
     run, _ = settings_of(*base, *arguments.split())
     assert value_at(run, path) == value

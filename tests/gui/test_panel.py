@@ -14,10 +14,12 @@ from PyQt5.QtWidgets import (
     QLineEdit,
     QSpinBox,
     QToolButton,
+    QWidget,
 )
 
 from ptychodus_torch_plugin.backends.registry import Availability
 from ptychodus_torch_plugin.integration import library as library_module
+from ptychodus_torch_plugin.integration import panel as panel_module
 from ptychodus_torch_plugin.integration.panel import create_view_factory
 
 # What Ptychodus and its libraries warn of is theirs to mend.
@@ -252,6 +254,7 @@ def test_a_point_is_a_point_in_every_language(page):
     try:
         made = library_module.create_library(SettingsRegistry())
         german = create_view_factory(made, None).create_view_controller('pytorch')
+        german.show()
         fraction = made.settings.parameters['training.held_out_fraction']
         (line,) = (
             line
@@ -284,3 +287,32 @@ def test_a_backend_that_is_missing_says_how_to_get_it(monkeypatch, home):
     other = factory.create_view_controller('jax').text()
     assert 'x.y:Z failed to load.' in other
     assert '<code>' not in other
+
+
+@pytest.fixture
+def late_page(home):
+    """A page that nobody has looked at."""
+    QApplication.instance() or QApplication(['test'])
+    made = library_module.create_library(SettingsRegistry())
+    return create_view_factory(made, None).create_view_controller('pytorch')
+
+
+def test_a_page_is_made_once_it_is_seen(late_page):
+    assert not late_page.findChildren(QWidget)
+    late_page.show()
+    fields = late_page.findChildren(QLineEdit)
+    assert fields
+    late_page.hide()
+    late_page.show()
+    assert late_page.findChildren(QLineEdit) == fields
+
+
+def test_a_page_that_cannot_be_made_says_why(late_page, monkeypatch, caplog):
+    def broken(_dialogs):
+        raise LookupError('no <such> widget')
+
+    monkeypatch.setattr(panel_module, 'ParameterViewBuilder', broken)
+    late_page.show()
+    (label,) = late_page.findChildren(QLabel)
+    assert label.text().endswith('LookupError: no &lt;such&gt; widget')
+    assert 'cannot be shown: LookupError: no <such> widget' in caplog.text

@@ -102,15 +102,15 @@ TENSORFLOW = mutants_of(
     ),
     (
         'conjugate missing in the step of the object',
-        'sweeps.py',
-        'tf.reduce_sum(tf.math.conj(probes) * change, 1)',
-        'tf.reduce_sum(probes * change, 1)',
+        'visits.py',
+        'tf.math.conj(probe) * tf.cast(scale, probe.dtype)',
+        'probe * tf.cast(scale, probe.dtype)',
     ),
     (
         'conjugate missing in the step of the probe',
-        'sweeps.py',
-        'tf.math.conj(physics.shift_kernel(ramps))',
-        'physics.shift_kernel(ramps)',
+        'visits.py',
+        'tf.math.conj(settings.kernel)',
+        'settings.kernel',
     ),
     (
         'momentum not damped by itself',

@@ -94,15 +94,15 @@ TORCH = mutants_of(
     ),
     (
         'conjugate missing in the step of the object',
-        'sweeps.py',
-        '(probes.conj() * change)',
-        '(probes * change)',
+        'visits.py',
+        'probe.conj() * (sweep.step',
+        'probe * (sweep.step',
     ),
     (
         'conjugate missing in the step of the probe',
-        'sweeps.py',
-        'kernel.conj())',
-        'kernel)',
+        'visits.py',
+        'self._kernel.conj())',
+        'self._kernel)',
     ),
     (
         'momentum not damped by itself',
@@ -189,7 +189,12 @@ TORCH = mutants_of(
         'len(counts) * valid.sum() * mean_count',
         'len(counts) * valid.numel() * mean_count',
     ),
-    ('bad pixels imposed', 'physics.py', 'POISSON_OVERSHOOT).mul_(valid)', 'POISSON_OVERSHOOT)'),
+    (
+        'bad pixels imposed',
+        'physics.py',
+        'scale[1], counts.sqrt_(), scale[0]',
+        'scale[1].min(), counts.sqrt_(), scale[0].max()',
+    ),
     (
         'patches of a group merged in reverse',
         'merging.py',

@@ -40,9 +40,3 @@ def expected_sweeps(scene, config, sweeps, *, pool=None, seed=3):
     lit = light > 0.1 * np.quantile(light, 0.9)
     assert 0.1 < lit.mean() < 0.9
     return (expected.object_, expected.probe), lit
-
-
-def wide_ramps(scene):
-    """Return the sub-pixel factors (n, 2, N) that `shift_ramps` rounds to single precision."""
-    f = np.fft.fftshift(np.fft.fftfreq(scene.n_px))
-    return np.exp(-2j * np.pi * scene.where[1][:, :, None] * f)

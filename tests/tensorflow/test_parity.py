@@ -101,7 +101,7 @@ def test_a_scan_as_tensors(scene):
     )
     chosen = np.array([17, 0, 4])
     assert_close(tensors.batch_counts(chosen), scan.patterns[chosen], 0, dtype=np.float32)
-    assert (tensors.ramps is None) == (not np.any(scene.where[1]))
+    assert (tensors.remainders is None) == (not np.any(scene.where[1]))
     assert np.shares_memory(tensors.counts, scan.patterns)
 
 

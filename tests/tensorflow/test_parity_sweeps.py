@@ -7,24 +7,23 @@ import pytest
 import tensorflow as tf
 
 from ptychodus_torch_plugin import sweeps as plain
-from ptychodus_torch_plugin.backends.tensorflow import physics
+from ptychodus_torch_plugin.backends.tensorflow import physics, visits
 from ptychodus_torch_plugin.backends.tensorflow import sweeps as tensor_sweeps
 from ptychodus_torch_plugin.backends.tensorflow.data import ScanTensors
 from ptychodus_torch_plugin.backends.tensorflow.sweeps import Sweeper, SweepState, _kept_gauge
 from ptychodus_torch_plugin.probes import center_px
 from tests.parity.comparison import TOLERANCES, assert_close
-from tests.parity.sweeping import CONFIGS, REFINING, defocused, expected_sweeps, wide_ramps
+from tests.parity.sweeping import CONFIGS, REFINING, SETTINGS, defocused, expected_sweeps
 
 
-def both(scene, config, sweeps, *, double=False, pool=None, seed=3):
+def both(scene, config, sweeps, *, double=False, on_host=True, pool=None, seed=3):
     """Run the same sweeps in both worlds; return (object, probe) of each and where light fell."""
     expected, lit = expected_sweeps(scene, config, sweeps, pool=pool, seed=seed)
     tensors = scene.tensors
+    tensors.on_host = on_host
     start = SweepState.start(tensors, defocused(scene.scan, config))
     dtype = tf.complex128 if double else tf.complex64
     state = SweepState(tf.constant(scene.object_, dtype), tf.cast(start.probe, dtype))
-    if double and tensors.ramps is not None:
-        tensors.ramps = tf.constant(wide_ramps(scene))
     pool = np.arange(scene.scan.n_patterns) if pool is None else pool
     swept = Sweeper(tensors, config, pool).run(state, sweeps, seed=seed)
     return swept.export(), expected, lit
@@ -50,9 +49,7 @@ def test_ten_sweeps_in_single_precision(scene, config, on_host, monkeypatch):
     # would be a ramp over the canvas.  Here both take the same.
     for module in (plain, tensor_sweeps):
         monkeypatch.setattr(module, 'tilt_px', lambda *_: (0.31, -0.17))
-    if not on_host:
-        monkeypatch.setattr(tensor_sweeps, 'compiled', tensor_sweeps.traced)
-    actual, expected, lit = both(scene, config, plain.schedule(config, 10))
+    actual, expected, lit = both(scene, config, plain.schedule(config, 10), on_host=on_host)
     assert_close(actual[0][lit], expected[0][lit], TOLERANCES['ten sweeps'], dtype=np.complex64)
     assert_close(actual[1], expected[1], TOLERANCES['ten sweeps'], dtype=np.complex64)
 
@@ -104,19 +101,16 @@ def test_garbage_in_bad_pixels_changes_no_bit(scene):
     assert same(states[0].probe, states[1].probe)
 
 
-def test_sizes_of_batches_and_scans_cost_few_traces(scene):
-    """A new canvas or a new size of the last batch must not be traced again and again."""
-    traced, scan = (
-        tf.function(tensor_sweeps._updated, reduce_retracing=True, autograph=False),
-        scene.scan,
-    )
-    sweeper = Sweeper(scene.tensors, REFINING, np.arange(scan.n_patterns))
-    sweeper._update = traced
-    for n in (scan.n_patterns, 29, 20, 17):
-        sweeper.pool = np.arange(n)
-        sweeper.run(scene.state, plain.schedule(REFINING, 4))
-    # With and without the probe, for one size and then for all.
-    assert traced.experimental_get_tracing_count() <= 4
+def test_a_scan_of_the_same_size_is_not_compiled_again(scene, monkeypatch):
+    """With and without the probe, and whatever is left for the last batch."""
+    function = tf.function(visits._updated, reduce_retracing=True, autograph=False)
+    monkeypatch.setattr(visits, 'traced', function)
+    monkeypatch.setattr(visits, 'BATCHES_AT_ONCE', 2)
+    for config, n in ((REFINING, scene.scan.n_patterns), (SETTINGS, 29), (REFINING, 20)):
+        tensors = scene.tensors
+        tensors.on_host = False
+        Sweeper(tensors, config, np.arange(n)).run(scene.state, plain.schedule(config, 3))
+    assert function.experimental_get_tracing_count() == 1
 
 
 @pytest.mark.parametrize('shift', [(1, 0), (2, -3), (-1, 1), (0, 0)])

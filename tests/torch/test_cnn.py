@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from ptychodus_torch_plugin.backends.torch import cnn
 from ptychodus_torch_plugin.backends.torch.cnn import CnnNetwork
 from ptychodus_torch_plugin.errors import ShapeError
 from tests.parity import graphs
@@ -25,7 +26,7 @@ def trained(config, seed=1):
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
-            spread = 1.4 / math.sqrt(parameter[0].numel()) if parameter.ndim > 1 else 0.1
+            spread = 1.2 / math.sqrt(parameter[0].numel()) if parameter.ndim > 1 else 0.1
             parameter.copy_(spread * torch.randn(parameter.shape, generator=generator))
     return network
 
@@ -245,3 +246,25 @@ def test_in_bfloat16_the_patches_are_nearly_the_same(probe_big):
 def test_groups_of_another_size(shape, message):
     with pytest.raises(ShapeError, match=message):
         CnnNetwork(cnn_config())(torch.zeros(shape))
+
+
+# Speed
+
+
+@pytest.mark.parametrize('options', [{}, {'pad_object': False, 'gridsize': 2}], ids=str)
+def test_groups_that_no_cache_holds_are_computed_in_parts(monkeypatch, options):
+    config = cnn_config(**options)
+    network = trained(config)
+    groups = torch.rand(9, config.patterns_per_group, 64, 64)
+    seen = []
+    network.encoder[0].conv1.register_forward_pre_hook(lambda _, x: seen.append(len(x[0])))
+    network.phase.register_forward_pre_hook(lambda _, x: seen.append(len(x[0])))
+    monkeypatch.setattr(cnn, 'CACHE_BYTES', 2 * 4 * 64**2 * 32 // torch.get_num_threads())
+    with torch.no_grad():
+        parts = network(groups)
+    assert seen == [2, 2, 2, 2, 1, 8, 1]
+    seen.clear()
+    # Training keeps all layers anyway.
+    whole = network(groups)
+    assert seen == [9, 9]
+    assert_close(parts, whole.detach(), TOLERANCES['prediction'], dtype=np.complex64)

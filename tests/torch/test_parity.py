@@ -6,12 +6,15 @@ import torch
 from scipy import ndimage
 
 from ptychodus_torch_plugin import physics as oracle
-from ptychodus_torch_plugin.backends.torch import physics
-from ptychodus_torch_plugin.backends.torch.sweeps import photons_per_pixel
+from ptychodus_torch_plugin import sweeps as plain
+from ptychodus_torch_plugin.backends.torch import data, physics
+from ptychodus_torch_plugin.backends.torch.data import ScanTensors
+from ptychodus_torch_plugin.backends.torch.sweeps import Sweeper, photons_per_pixel
 from tests.parity.comparison import SPOILED, unlike
 from tests.parity.comparison import single as single_arrays
+from tests.parity.sweeping import REFINING
 
-from .parity import TOLERANCES, assert_close, board, waves_of
+from .parity import CPU, TOLERANCES, assert_close, board, waves_of
 
 # The comparison itself
 
@@ -70,6 +73,19 @@ def test_gather_and_scatter(scene):
     oracle.scatter_patches(values.astype(complex), corners, canvas)
     scattered = physics.scatter_patches(torch.from_numpy(values), index, shape)
     assert_close(scattered, canvas, TOLERANCES['transform'], dtype=np.complex64)
+    added = torch.zeros(shape, dtype=torch.complex64)
+    scene.tensors.add_patches(added, np.arange(len(corners)), torch.from_numpy(values))
+    assert_close(added, canvas, TOLERANCES['transform'], dtype=np.complex64)
+
+
+def test_windows_are_all_patches_of_a_canvas(scene):
+    canvas, tensors = torch.from_numpy(scene.object_), scene.tensors
+    windows = physics.windows(canvas, scene.n_px)
+    expected = oracle.gather_patches(scene.object_, scene.where[0], scene.n_px)
+    assert_close(windows[tensors.starts], expected, 0, dtype=np.complex64)
+    height, width = canvas.shape
+    assert len(windows) == (height - scene.n_px) * width + width - scene.n_px + 1
+    assert torch.equal(windows[-1], canvas[-scene.n_px :, -scene.n_px :])
 
 
 def test_predicted_counts(scene):
@@ -90,11 +106,50 @@ def test_a_scan_as_tensors(scene):
     assert tensors.mean_count == pytest.approx(
         scan.patterns[:, scan.valid_pixels].mean(dtype=np.float64), rel=1e-6
     )
-    chosen = torch.tensor([17, 0, 4])
+    chosen = np.array([17, 0, 4])
     assert_close(tensors.batch_counts(chosen), scan.patterns[chosen], 0, dtype=np.float32)
-    assert (tensors.ramps is None) == (not np.any(scene.where[1]))
-    assert tensors.counts.numpy().base is not None
+    assert (tensors.remainders is None) == (not np.any(scene.where[1]))
     assert np.shares_memory(tensors.counts.numpy(), scan.patterns)
+
+
+class Fetched:
+    """Patterns that are read from somewhere else whenever they are asked for."""
+
+    def __init__(self, patterns):
+        self._patterns = patterns
+        self.shape, self.dtype, self.nbytes = patterns.shape, patterns.dtype, patterns.nbytes
+
+    def __len__(self):
+        return len(self._patterns)
+
+    def __getitem__(self, chosen):
+        return self._patterns[chosen].copy()
+
+
+def test_patterns_that_are_not_in_memory(scene):
+    """Batches are fetched, and nothing else is."""
+    patterns = Fetched(scene.scan.patterns[::-1])
+    tensors = ScanTensors(scene.scan, CPU, patterns)
+    assert tensors.counts is None
+    chosen = np.array([17, 0, 4])
+    assert_close(tensors.batch_counts(chosen), patterns[chosen], 0, dtype=np.float32)
+    in_memory = ScanTensors(scene.scan, CPU, patterns[:])
+    config, pool = REFINING, np.arange(scene.scan.n_patterns)
+    one, other = (
+        Sweeper(each, config, pool).run(scene.state, plain.schedule(config, 2))
+        for each in (tensors, in_memory)
+    )
+    assert torch.equal(one.object_, other.object_)
+
+
+def test_what_an_accelerator_keeps_is_brought_there_in_parts(scene, monkeypatch):
+    monkeypatch.setattr(data, 'FETCHED_AT_ONCE', 7)
+    elsewhere = torch.device('meta')
+    assert (
+        data._resident(Fetched(scene.scan.patterns), elsewhere).shape == scene.scan.patterns.shape
+    )
+    monkeypatch.setattr(data, 'RESIDENT_BYTES', scene.scan.patterns.nbytes - 1)
+    assert data._resident(scene.scan.patterns, elsewhere) is None
 
 
 @pytest.mark.parametrize('factor', [1.0, 0.9, 1.3])
@@ -126,8 +181,10 @@ def test_imposed_counts(scene):
     tensors, scan = scene.tensors, scene.scan
     waves = waves_of((scan.n_patterns, 2, scene.n_px, scene.n_px)) * 20
     wave_tensor = torch.from_numpy(waves)
-    intensity = physics.absolute_square(wave_tensor).sum(1)
-    factor = physics.count_factor(intensity, tensors.counts, tensors.valid)
+    amplitude = physics.amplitudes(wave_tensor, torch.empty(waves.shape))
+    assert_close(amplitude, np.abs(waves), TOLERANCES['transform'], dtype=np.float32)
+    scale = physics.change_scale(tensors.valid)
+    factor = physics.change_factor(amplitude, tensors.counts.clone(), scale)
     expected = oracle.impose_counts(waves.astype(complex), scan.patterns, scan.valid_pixels)
     imposed = wave_tensor * (1 + factor[:, None])
     assert_close(imposed, expected, TOLERANCES['transform'], dtype=np.complex64)

@@ -8,10 +8,11 @@ import torch
 
 from ptychodus_torch_plugin import sweeps as plain
 from ptychodus_torch_plugin.backends.torch import sweeps as torch_sweeps
+from ptychodus_torch_plugin.backends.torch import visits
 from ptychodus_torch_plugin.backends.torch.data import ScanTensors
 from ptychodus_torch_plugin.backends.torch.sweeps import Sweeper, SweepState, _keep_gauge
 from ptychodus_torch_plugin.probes import center_px
-from tests.parity.sweeping import CONFIGS, REFINING, defocused, expected_sweeps, wide_ramps
+from tests.parity.sweeping import CONFIGS, REFINING, defocused, expected_sweeps
 
 from .parity import CPU, TOLERANCES, assert_close, board
 
@@ -24,8 +25,6 @@ def both(scene, config, sweeps, *, double=False, pool=None, seed=3):
     state.object_ = torch.from_numpy(scene.object_)
     if double:
         state = SweepState(state.object_.to(torch.complex128), state.probe.to(torch.complex128))
-        if tensors.ramps is not None:
-            tensors.ramps = torch.from_numpy(wide_ramps(scene))
     pool = np.arange(scene.scan.n_patterns) if pool is None else pool
     swept = Sweeper(tensors, config, pool).run(state, sweeps, seed=seed)
     return swept.export(), expected, lit
@@ -80,6 +79,34 @@ def test_sweeps_leave_their_start_alone(scene, config):
     assert torch.equal(once.probe, twice.probe)
     assert not torch.equal(once.object_, start.object_)
     assert torch.equal(once.probe, start.probe) == (not config.refine_probe)
+
+
+@CONFIGS
+def test_lanes_on_threads_compute_the_same(scene, config, monkeypatch):
+    """Also with fewer patterns in the last batch than there are lanes; and the same every time."""
+    monkeypatch.setattr(visits, '_lanes', lambda *_: 3)
+    sweeps = plain.schedule(config, 3)
+    found = [both(scene, config, sweeps, double=True) for _ in range(2)]
+    actual, expected, lit = found[0]
+    tolerance = TOLERANCES['ten sweeps, double precision']
+    assert_close(actual[0][lit], expected[0][lit], tolerance, dtype=np.complex128)
+    assert_close(actual[1], expected[1], tolerance, dtype=np.complex128)
+    for one, other in zip(actual, found[1][0], strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_threads_of_the_caller_are_given_back(scene, monkeypatch):
+    monkeypatch.setattr(visits, '_lanes', lambda *_: 3)
+    before = torch.get_num_threads()
+    sweeper = Sweeper(scene.tensors, REFINING, np.arange(scene.scan.n_patterns))
+    with pytest.raises(InterruptedError):
+        sweeper.run(scene.state, plain.schedule(REFINING, 3), on_sweep=stop)
+    assert torch.get_num_threads() == before
+
+
+def stop():
+    assert torch.get_num_threads() == 1
+    raise InterruptedError
 
 
 def test_garbage_in_bad_pixels_changes_no_bit(scene):

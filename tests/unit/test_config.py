@@ -93,6 +93,7 @@ UNUSUAL = RunConfig(
     execution=ExecutionConfig(
         accelerator='cpu',
         devices=2,
+        num_nodes=3,
         strategy='ddp',
         precision='bf16-mixed',
         deterministic=False,
@@ -216,6 +217,7 @@ def test_settings_that_are_no_mapping_are_refused(values):
         (InferenceConfig, 'patch_weighting', ('probe', 'uniform'), ('hann',)),
         (ExecutionConfig, 'accelerator', ('auto', 'cpu', 'gpu', 'cuda', 'tpu', 'mps'), ('xpu',)),
         (ExecutionConfig, 'devices', (1, 4), (0, 'auto')),
+        (ExecutionConfig, 'num_nodes', (1, 4), (0,)),
         (ExecutionConfig, 'precision', ('32-true', 'bf16-mixed'), ('64-true', 32)),
         (ExecutionConfig, 'num_threads', (None, 1), (0,)),
         (ExecutionConfig, 'num_workers', (0, 8), (-1,)),
@@ -386,6 +388,7 @@ def test_settings_of_workers_need_workers(given):
 OF_THE_MACHINE = {
     'accelerator',
     'devices',
+    'num_nodes',
     'strategy',
     'deterministic',
     'num_threads',

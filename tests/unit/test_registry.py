@@ -38,11 +38,11 @@ class EntryPoint:
 @pytest.fixture
 def install(monkeypatch):
     def with_entry_points(*entry_points):
-        def found(*, group):
+        def found(group):
             assert group == 'ptychodus_torch_plugin.backends'
             return list(entry_points)
 
-        monkeypatch.setattr(metadata, 'entry_points', found)
+        monkeypatch.setattr(registry, 'entry_points', found)
 
     with_entry_points()
     return with_entry_points

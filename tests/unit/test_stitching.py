@@ -1,5 +1,7 @@
 """Patches on a canvas and back, against dense matrices of bilinear weights."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -129,6 +131,19 @@ def test_patches_may_come_in_any_batches(monkeypatch):
     )
 
 
+def test_arrays_may_lie_in_memory_in_any_order():
+    patches, weight = noise(12, N, N), np.asfortranarray(weight_of())
+    expected = stitch(patches, places(), FRAME, weight_of())
+    strided = np.repeat(patches, 2, axis=2)[:, :, ::2]
+    for other in (np.asfortranarray(patches), strided):
+        for found, wanted in zip(stitch(other, places(), FRAME, weight), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+    for beyond in (0.0, 0.499):
+        read = read_patches(expected[0], places(beyond=beyond), N, FRAME)
+        other = read_patches(np.asfortranarray(expected[0]), places(beyond=beyond), N, FRAME)
+        np.testing.assert_array_equal(other, read)
+
+
 def test_thousands_of_patches_at_one_place_lose_no_digits():
     canvas = Canvas(FRAME, weight_of())
     patches = np.full((500, N, N), 0.3 + 0.1j, dtype=np.complex64)
@@ -188,6 +203,16 @@ def test_reading_is_the_adjoint_of_placing():
     there = np.vdot(object_, stitched * coverage)
     back = np.vdot(read_patches(object_, places(), N, FRAME), weight * patches)
     assert there == pytest.approx(back, rel=1e-5)
+
+
+def test_reading_a_few_patches_copies_no_object():
+    object_ = noise(1500, 1500)
+    frame, positions = ObjectFrame((0, 0), object_.shape), np.array([[700.3, 2.5], [9.1, 1400.0]])
+    tracemalloc.start()
+    read_patches(object_, positions, N, frame)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < object_.nbytes / 50
 
 
 # Weights

@@ -23,10 +23,13 @@ from ptychodus_torch_plugin.sweeps import (
     SweepState,
     _keep_gauge,
     batches,
+    crowding,
     drift_px,
     first_probe,
+    probe_interval,
     schedule,
     settling_schedule,
+    shift_nodes_px,
     sweep_oracle,
 )
 
@@ -129,6 +132,73 @@ def test_the_order_depends_on_seed_and_sweep_alone():
     assert order(1, 2) == order(1, 2)
     orders = [order(1, 2), order(1, 3), order(2, 2), order(2, 1), pool.tolist()]
     assert len({tuple(o) for o in orders}) == 5
+
+
+@pytest.mark.parametrize(
+    ('n_batches', 'interval'), [(1, 1), (7, 1), (16, 2), (30, 3), (64, 8), (6250, 8)]
+)
+def test_the_probe_is_updated_a_few_times_in_every_sweep(n_batches, interval):
+    assert probe_interval(n_batches) == interval
+
+
+# Shifts and crowds
+
+
+@pytest.mark.parametrize('wanted', [0.3, 0.15, 0.06])
+def test_shifts_are_interpolated_as_closely_as_stated(wanted):
+    """For a wave of `wanted` cycles per pixel along both axes."""
+    remainders = np.random.default_rng(2).uniform(-0.5, 0.5, (200, 2))
+    nodes, weights = shift_nodes_px(remainders)
+    cycles = round(wanted * 64) / 64
+    along = np.exp(2j * np.pi * cycles * np.arange(64))
+    probe = (along[:, None] * along)[None]
+    interpolated = np.tensordot(weights, shift_probe(probe, nodes), axes=1)
+    error = np.abs(interpolated - shift_probe(probe, remainders)).max()
+    bound = 2 / 6 * (np.pi * cycles / 2) ** 3  # along one axis
+    assert 0.3 * bound < error < 2.2 * bound
+
+
+def test_the_weights_of_a_shift_add_up_to_one():
+    remainders = np.random.default_rng(2).uniform(-0.5, 0.5, (50, 2))
+    nodes, weights = shift_nodes_px(remainders)
+    assert (nodes.shape, weights.shape, weights.dtype) == ((9, 2), (50, 9), np.float32)
+    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(weights @ nodes, remainders, atol=1e-6)
+
+
+def test_whole_pixels_need_no_interpolation():
+    nodes, weights = shift_nodes_px(np.zeros((5, 2)))
+    np.testing.assert_array_equal(nodes, np.zeros((1, 2)))
+    np.testing.assert_array_equal(weights, np.ones((5, 1), np.float32))
+
+
+def test_a_crowd_is_counted():
+    """A beam of 16 px; patterns in one place, in four, and each in its own."""
+    probe = np.zeros((2, N, N), dtype=complex)
+    probe[0, 5:9, 7:11] = 0.6
+    probe[1, 5:9, 7:11] = 0.8j
+    together = np.full((40, 2), 9)
+    assert crowding(together, probe, 16) == 16
+    assert crowding(together[:5], probe, 16) == 5
+    in_four = np.array([[0, 0], [0, 4], [4, 0], [4, 4]]).repeat(10, axis=0)
+    assert crowding(in_four, probe, 16) == pytest.approx(4)
+    alone = 4 * np.argwhere(np.ones((8, 8)))
+    assert crowding(alone, probe, 16) == 1
+
+
+def test_a_crowded_scan_converges(monkeypatch):
+    """All patterns of a batch lie on top of each other, and pull in the same direction."""
+    crowded = simulate_scan(
+        SimulationConfig(N=N, object_kind='dead-leaves', n_positions=36, step_px=1.0, seed=3)
+    )
+    settings = SETTINGS.model_copy(update={'batch_size': 36})
+    probe = first_probe(crowded, settings)
+    start = SweepState(np.ones(crowded.frame.shape, dtype=complex), probe)
+    corners, _ = crowded.frame.corners(crowded.positions_px, N)
+    assert crowding(corners, probe, settings.batch_size) > 5
+    assert loss_of(crowded, run(crowded, settings, probe)) < 0.2 * loss_of(crowded, start)
+    monkeypatch.setattr('ptychodus_torch_plugin.sweeps.crowding', lambda *_: 1.0)
+    assert not loss_of(crowded, run(crowded, settings, probe)) < loss_of(crowded, start)
 
 
 # The first probe

@@ -142,3 +142,8 @@ def test_what_does_not_decide_it_is_not(run):
     model, scans, training, execution = run
     other = execution.model_copy(update={'num_threads': 3, 'logger_backend': 'none'})
     assert fingerprint(model, scans, training, other) == fingerprint(*run)
+
+
+def test_a_run_of_several_processes_is_another_run(run):
+    assert fingerprint(*run, 1) == fingerprint(*run)
+    assert len({fingerprint(*run, processes) for processes in (1, 2, 3)}) == 3

@@ -12,7 +12,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
+from ptychodus_torch_plugin.backends.allocator import keep_freed_memory
 from ptychodus_torch_plugin.backends.protocol import (
+    Kernel,
     OnEvent,
     ShouldStop,
     TrainingResult,
@@ -33,8 +35,10 @@ from ptychodus_torch_plugin.backends.tensorflow.devices import (
     precision,
     threads,
 )
+from ptychodus_torch_plugin.backends.tensorflow.limits import limits
 from ptychodus_torch_plugin.backends.tensorflow.loggers import check_logger, loggers
 from ptychodus_torch_plugin.backends.tensorflow.model import TensorFlowModel
+from ptychodus_torch_plugin.backends.tensorflow.processes import team
 from ptychodus_torch_plugin.backends.tensorflow.quiet import quiet_tensorflow
 from ptychodus_torch_plugin.backends.tensorflow.training import Task, Training
 from ptychodus_torch_plugin.backends.tensorflow.unrolled_training import UnrolledTraining
@@ -46,6 +50,7 @@ from ptychodus_torch_plugin.backends.training_log import (
 )
 from ptychodus_torch_plugin.calibration import Calibration
 from ptychodus_torch_plugin.config import ExecutionConfig, ModelConfig, TrainingConfig
+from ptychodus_torch_plugin.ranks import Rank, own_rank
 from ptychodus_torch_plugin.scan import ScanData
 
 TRAININGS: dict[str, type[Training]] = {'unrolled': UnrolledTraining, 'cnn': CnnTraining}
@@ -56,6 +61,9 @@ class TensorFlowBackend:
 
     name = 'tensorflow'
 
+    def __init__(self) -> None:
+        keep_freed_memory()
+
     def versions(self) -> dict[str, str]:
         return {'tensorflow': tf.__version__, 'keras': keras.__version__}
 
@@ -63,6 +71,9 @@ class TensorFlowBackend:
         self, config: ModelConfig, calibration: Calibration, *, seed: int = 0
     ) -> TensorFlowModel:
         return TensorFlowModel(config, calibration, seed)
+
+    def limits(self, threads: int) -> Mapping[str, Sequence[Kernel]]:
+        return limits(threads)
 
     def fit(
         self,
@@ -80,7 +91,8 @@ class TensorFlowBackend:
     ) -> TrainingResult:
         if model.config.architecture == 'none':
             return TrainingResult(model, history=(), best_epoch=None)
-        check_devices(execution)
+        rank = own_rank()
+        check_devices(execution, rank)
         check_logger(execution)
         keep = checkpoint_dir if execution.enable_checkpointing else None
         device = choose_device(execution)
@@ -89,10 +101,11 @@ class TensorFlowBackend:
             quiet_tensorflow(),
             full_float32(),
             determinism(execution, device),
+            team(rank, should_stop) as processes,
             tf.device(device),
-            _folder(keep) as folder,
+            _folder(keep, rank) as folder,
         ):
-            log = TrainingLog(training.epochs, on_event, should_stop, model.export_weights)
+            log = TrainingLog(training.epochs, on_event, processes.stop, model.export_weights)
             assert model.network is not None
             task = Task(
                 model.network,
@@ -103,17 +116,25 @@ class TensorFlowBackend:
                 execution,
                 log,
                 optimizer or {},
+                processes,
             )
-            identity = fingerprint(model.config, scans, training, execution)
+            identity = fingerprint(model.config, scans, training, execution, rank.count)
             if resume:
                 read_last(folder, identity)  # it fails before the work begins
-            else:
+            elif rank.first:
                 remove_checkpoints(folder)
             try:
                 module = TRAININGS[model.config.architecture].prepare(task)
             except StopRequested:
                 return TrainingResult(model, history=(), best_epoch=None, stopped='request')
-            checkpoints = Checkpoints(folder, identity, module.monitor, log, execution)
+            checkpoints = Checkpoints(
+                folder,
+                identity,
+                module.monitor,
+                log,
+                execution,
+                writes=execution.enable_checkpointing and rank.first,
+            )
             with precision(model.network, execution):
                 _run(task, module, checkpoints, log_dir, resume=resume)
             return _result(model, module, checkpoints, log, execution)
@@ -124,6 +145,8 @@ def _run(
 ) -> None:
     """Train epoch by epoch until the end, the user's wish, or the end of patience."""
     execution, log = task.execution, task.log
+    if not task.team.rank.first:
+        execution, log_dir = execution.model_copy(update={'enable_progress_bar': False}), None
     module.begin()
     first = checkpoints.resume(module) if resume else 0
     log.start()
@@ -164,9 +187,10 @@ def _result(
 
 
 @contextmanager
-def _folder(checkpoint_dir: Path | None) -> Iterator[Path]:
+def _folder(checkpoint_dir: Path | None, rank: Rank) -> Iterator[Path]:
     if checkpoint_dir is not None:
-        checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        if rank.first:
+            checkpoint_dir.mkdir(parents=True, exist_ok=True)
         yield checkpoint_dir
         return
     with tempfile.TemporaryDirectory() as folder:

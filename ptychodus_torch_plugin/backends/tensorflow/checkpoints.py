@@ -41,10 +41,12 @@ class Checkpoints:
         monitor: str,
         log: TrainingLog,
         execution: ExecutionConfig,
+        *,
+        writes: bool,
     ) -> None:
         self.best: dict[str, FloatArray] | None = None
         self._folder, self._identity, self._monitor = folder, identity, monitor
-        self._log, self._execution = log, execution
+        self._log, self._execution, self._writes = log, execution, writes
         self._ranked: list[tuple[float, int]] = []
 
     def save(self, training: Training, epoch: int) -> None:
@@ -53,7 +55,7 @@ class Checkpoints:
         self._rank([*self._ranked, (self._log.losses(self._monitor)[epoch], epoch)])
         if self._ranked and self._ranked[0][1] == epoch:
             self.best = state
-        if self._log.stop_requested or not self._execution.enable_checkpointing:
+        if self._log.stop_requested or not self._writes:
             return
         about = {
             'fingerprint': self._identity,
@@ -76,6 +78,8 @@ class Checkpoints:
 
     def _write_best(self, epoch: int, state: dict[str, FloatArray]) -> None:
         """Write the state of an epoch if it is among the best; remove those that no longer are."""
+        if not self._writes:
+            return
         kept = {each: self._best(each) for _, each in self._ranked}
         if epoch in kept:
             _write(kept[epoch], {'epoch': epoch}, state, {})

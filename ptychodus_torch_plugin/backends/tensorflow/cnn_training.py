@@ -30,7 +30,7 @@ from ptychodus_torch_plugin.stitching import canvas_px, probe_weight
 class GroupTensors(NamedTuple):
     """A batch of groups; see `group_plan.GroupBatch`.
 
-    `counts` is (B, C, N, N) float32, and `truth` the known object (B, C, N, N) complex64 or None.
+    `counts` is (B, C, N, N) float32, `truth` the known object (B, C, N, N) complex64 or None.
     """
 
     scan: Tensor
@@ -38,12 +38,14 @@ class GroupTensors(NamedTuple):
     offsets_px: Tensor
     scored: Tensor
     truth: Tensor | None
+    weight: Tensor
 
 
 class CnnTraining(Training):
     """The loss of the patches that the network says, and of the patterns that they predict."""
 
     network: CnnNetwork
+    threads_ahead = 1
 
     def __init__(self, task: Task, plan: GroupPlan) -> None:
         super().__init__(task)
@@ -66,14 +68,14 @@ class CnnTraining(Training):
 
     @classmethod
     def prepare(cls, task: Task) -> CnnTraining:
-        return cls(task, GroupPlan(task.scans, task.model, task.training))
+        return cls(task, GroupPlan(task.scans, task.model, task.training, task.team.shard))
 
     @property
     def validated(self) -> bool:
         return self._plan.validated
 
     def patterns_in(self, batch: GroupTensors) -> int:
-        return int(tf.math.count_nonzero(batch.scored))
+        return int(tf.math.count_nonzero(batch.scored)) if batch.weight else 0
 
     def calibration(self) -> Calibration:
         before = super().calibration()
@@ -101,6 +103,7 @@ class CnnTraining(Training):
             offsets_px=tf.constant(batch.offsets_px),
             scored=tf.constant(batch.scored),
             truth=tf.constant(plan.truth(batch)) if plan.config.realspace_mae_weight else None,
+            weight=tf.constant(batch.weight, tf.float32),
         )
 
     def loss(self, batch: GroupTensors) -> Tensor:

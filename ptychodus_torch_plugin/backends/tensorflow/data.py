@@ -9,13 +9,17 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow import Tensor
 
-from ptychodus_torch_plugin.arrays import FloatArray, IndexArray
+from ptychodus_torch_plugin.arrays import IndexArray
 from ptychodus_torch_plugin.backends.tensorflow import physics
 from ptychodus_torch_plugin.frame import ObjectFrame
+from ptychodus_torch_plugin.pattern_store import Patterns
 from ptychodus_torch_plugin.scan import ScanData
 
 RESIDENT_BYTES = 4 * 2**30
 """Patterns up to this size are kept on an accelerator; larger stacks stay in the host's memory."""
+
+FETCHED_AT_ONCE = 256
+"""Patterns that are brought to an accelerator at a time."""
 
 
 def channels_last(groups: NDArray[Any] | Tensor) -> Tensor:
@@ -34,10 +38,11 @@ class ScanTensors:
     Attributes
     ----------
     counts : (n, N, N) float32
-        On a CPU an array, which shares the memory of `patterns`.
-    ramps : (n, 2, N) complex64 or None
-        Sub-pixel shifts of the probe; None where all positions are whole pixels.
+        `patterns` themselves, in memory or not, unless an accelerator keeps them as a tensor.
+    remainders : (n, 2) float64 or None
+        Sub-pixel places of the probe, an array; None where all positions are whole pixels.
     corners : (n, 2) int64
+        An array.
     valid : (N, N) float32
         1 where a pixel takes part in the likelihood, else 0.
     mean_count
@@ -46,29 +51,27 @@ class ScanTensors:
         Whether a CPU computes.
     """
 
-    def __init__(self, scan: ScanData, patterns: FloatArray | None = None) -> None:
+    def __init__(self, scan: ScanData, patterns: Patterns | None = None) -> None:
         patterns = scan.patterns if patterns is None else patterns
         self.n_px = scan.n_px
         self.frame: ObjectFrame = scan.frame
         corners, remainders = self.frame.corners(scan.positions_px, scan.n_px)
-        self.corners = tf.constant(corners)
-        self.ramps = (
-            physics.shift_ramps(tf.constant(remainders), scan.n_px) if np.any(remainders) else None
-        )
+        self.corners = corners
+        self.remainders = remainders if np.any(remainders) else None
         self.valid = tf.constant(scan.valid_pixels.astype(np.float32))
         self.mean_count = scan.mean_counts() / float(scan.valid_pixels.sum())
         self.on_host = 'CPU' in self.valid.device
         resident = not self.on_host and patterns.nbytes <= RESIDENT_BYTES
-        self.counts = tf.constant(patterns) if resident else patterns
+        self.counts = _resident(patterns) if resident else patterns
 
     def __len__(self) -> int:
         return len(self.corners)
 
     def batch_counts(self, chosen: IndexArray) -> Tensor:
         """Return the counts (B, N, N) of patterns `chosen` (B,) int64."""
-        if isinstance(self.counts, np.ndarray):
-            return tf.constant(self.counts[chosen])
-        return tf.gather(self.counts, chosen)
+        if isinstance(self.counts, Tensor):
+            return tf.gather(self.counts, chosen)
+        return tf.constant(self.counts[chosen])
 
     def batch_index(self, chosen: IndexArray | Tensor) -> Tensor:
         """Return the flat canvas index of the patches `chosen` (B,) int64."""
@@ -77,6 +80,20 @@ class ScanTensors:
 
     def batch_probes(self, probe: Tensor, chosen: IndexArray | Tensor) -> Tensor:
         """Return the probe (m, N, N) at the sub-pixel places of `chosen`: (B | 1, m, N, N)."""
-        if self.ramps is None:
-            return probe[None]
-        return physics.shift_probe(probe, tf.gather(self.ramps, chosen))
+        ramps = self.batch_ramps(chosen)
+        return probe[None] if ramps is None else physics.shift_probe(probe, ramps)
+
+    def batch_ramps(self, chosen: IndexArray | Tensor) -> Tensor | None:
+        """Return the factors (B, 2, N) complex64 that shift the probe to `chosen`, or None."""
+        if self.remainders is None:
+            return None
+        return physics.shift_ramps(tf.gather(self.remainders, chosen), self.n_px)
+
+
+def _resident(patterns: Patterns) -> Tensor:
+    """Return all patterns as a tensor on the device, brought there in parts."""
+    parts = [
+        tf.constant(patterns[first : first + FETCHED_AT_ONCE])
+        for first in range(0, len(patterns), FETCHED_AT_ONCE)
+    ]
+    return tf.concat(parts, 0)

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
+from ptychodus_torch_plugin.backends.processor import warn_of_emulation
 from ptychodus_torch_plugin.backends.tensorflow.layers import CanonicalModel, set_precision
+from ptychodus_torch_plugin.backends.tensorflow.processes import HOW_TO_START
 from ptychodus_torch_plugin.config import ExecutionConfig
 from ptychodus_torch_plugin.errors import ConfigError
+from ptychodus_torch_plugin.ranks import Rank, check_count
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +27,7 @@ def choose_device(execution: ExecutionConfig) -> str:
     if wanted in ('gpu', 'cuda', 'auto') and tf.config.list_physical_devices('GPU'):
         return '/GPU:0'
     if wanted in ('auto', 'cpu'):
+        warn_of_emulation(execution)
         return '/CPU:0'
     raise ConfigError(
         f'accelerator = {wanted!r}, but TensorFlow {tf.__version__} finds no such device; expected '
@@ -31,18 +35,14 @@ def choose_device(execution: ExecutionConfig) -> str:
     )
 
 
-def check_devices(execution: ExecutionConfig) -> None:
-    """Raise `ConfigError` if more than one device is asked for, or a strategy."""
+def check_devices(execution: ExecutionConfig, rank: Rank) -> None:
+    """Raise `ConfigError` if the processes are not those asked for, or share in a wrong way."""
     if execution.strategy != 'auto':
         raise ConfigError(
             f'strategy = {execution.strategy!r} is not known to the TensorFlow backend; expected '
-            "'auto'."
+            "'auto', which is MultiWorkerMirroredStrategy where there are several processes."
         )
-    if execution.devices > 1:
-        raise ConfigError(
-            f'devices = {execution.devices}, but the TensorFlow backend trains on one; expected '
-            'devices = 1. Train several models side by side, one on each device.'
-        )
+    check_count(rank, execution.devices, execution.num_nodes, how=HOW_TO_START)
 
 
 @contextmanager

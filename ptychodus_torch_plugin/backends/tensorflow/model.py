@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 
 import numpy as np
@@ -20,7 +21,12 @@ from ptychodus_torch_plugin.backends.protocol import (
 )
 from ptychodus_torch_plugin.backends.stages import reconstruct
 from ptychodus_torch_plugin.backends.tensorflow.cnn import CnnNetwork
-from ptychodus_torch_plugin.backends.tensorflow.devices import choose_device, full_float32, threads
+from ptychodus_torch_plugin.backends.tensorflow.devices import (
+    choose_device,
+    full_float32,
+    precision,
+    threads,
+)
 from ptychodus_torch_plugin.backends.tensorflow.layers import CanonicalModel, to_canonical
 from ptychodus_torch_plugin.backends.tensorflow.prediction import predict_groups
 from ptychodus_torch_plugin.backends.tensorflow.quiet import quiet_tensorflow
@@ -70,6 +76,9 @@ class TensorFlowModel:
         return network
 
     def export_weights(self) -> dict[str, NDArray[np.float32]]:
+        if self._imported is not None:
+            # A process that will train with others must not compute before it is connected.
+            return {name: array.copy() for name, array in self._imported.items()}
         return {} if self.network is None else self.network.canonical_weights()
 
     def import_weights(self, weights: Mapping[str, NDArray[np.float32]]) -> None:
@@ -86,6 +95,18 @@ class TensorFlowModel:
         variables = {} if network is None else network.canonical_variables()
         return {n: to_canonical(n, np.empty(v.shape)).shape for n, v in variables.items()}
 
+    @contextmanager
+    def engine(self, scan: ScanData, execution: ExecutionConfig) -> Iterator[TensorFlowEngine]:
+        with (
+            threads(execution),
+            quiet_tensorflow(),
+            full_float32(),
+            tf.device(choose_device(execution)),
+        ):
+            network = self.network
+            with nullcontext() if network is None else precision(network, execution):
+                yield TensorFlowEngine(self.config, network, self.calibration, scan)
+
     def reconstruct(
         self,
         scan: ScanData,
@@ -95,13 +116,7 @@ class TensorFlowModel:
         on_event: OnEvent = ignore_event,
         should_stop: ShouldStop = never_stop,
     ) -> Reconstruction:
-        with (
-            threads(execution),
-            quiet_tensorflow(),
-            full_float32(),
-            tf.device(choose_device(execution)),
-        ):
-            engine = TensorFlowEngine(self.config, self.network, self.calibration, scan)
+        with self.engine(scan, execution) as engine:
             return reconstruct(
                 engine,
                 self.config,

@@ -30,7 +30,7 @@ PATTERNS_AT_ONCE = 64
 
 
 class TensorFlowEngine:
-    """See `stages.Engine`."""
+    """See `protocol.Engine`."""
 
     def __init__(
         self,

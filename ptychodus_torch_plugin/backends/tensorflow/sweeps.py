@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +15,7 @@ from tensorflow import Tensor
 from ptychodus_torch_plugin.arrays import ComplexArray, IndexArray
 from ptychodus_torch_plugin.backends.tensorflow import physics
 from ptychodus_torch_plugin.backends.tensorflow.data import ScanTensors
+from ptychodus_torch_plugin.backends.tensorflow.visits import Visits
 from ptychodus_torch_plugin.config import SweepConfig
 from ptychodus_torch_plugin.probes import center_px, far_field_counts, ramp, tilt_px
 from ptychodus_torch_plugin.sweeps import FIRST_PROBE_SWEEP, Sweep, batches, drift_px
@@ -43,24 +43,6 @@ class SweepState:
         return self.object_.numpy(), probe.numpy()
 
 
-class Batch(NamedTuple):
-    """What a batch of B patterns brings: see `ScanTensors`, of whose attributes it has B rows."""
-
-    corners: Tensor
-    ramps: Tensor | None
-    counts: Tensor
-    valid: Tensor
-
-
-class Lengths(NamedTuple):
-    """How far a batch moves object and probe: `Sweep` and `SweepConfig` as tensors () float32."""
-
-    damping: Tensor
-    step: Tensor
-    probe_damping: Tensor
-    probe_step: Tensor
-
-
 class Sweeper:
     """Sweeps over the patterns `pool` (k,) int64 of one scan."""
 
@@ -68,7 +50,6 @@ class Sweeper:
         self.scan = scan
         self.config = config
         self.pool = pool
-        self._update = compiled if scan.on_host else traced
 
     def run(
         self,
@@ -82,19 +63,12 @@ class Sweeper:
         object_, probe = state.object_, state.probe
         energy, home = _energy(probe), center_px(probe.numpy())
         object_velocity, probe_velocity = tf.zeros_like(object_), tf.zeros_like(probe)
+        visits = Visits(self.scan, self.config, self.pool, probe)
         for number, sweep in enumerate(sweeps):
             refine = self.config.refine_probe and number >= FIRST_PROBE_SWEEP
             before = object_, probe
-            lengths = self._lengths(sweep)
-            for chosen in batches(self.pool, self.config.batch_size, seed, number):
-                object_, probe = self._update(
-                    object_,
-                    probe,
-                    self._batch(chosen),
-                    lengths,
-                    n_px=self.scan.n_px,
-                    refine_probe=refine,
-                )
+            drawn = batches(self.pool, self.config.batch_size, seed, number)
+            object_, probe = visits.sweep(object_, probe, drawn, sweep, refine_probe=refine)
             object_velocity = sweep.momentum * object_velocity + (object_ - before[0])
             object_ += sweep.momentum * object_velocity
             if refine:
@@ -109,20 +83,6 @@ class Sweeper:
             object_, probe = self._kept_tilt(object_, probe, state.probe)
         return SweepState(object_, probe)
 
-    def _batch(self, chosen: IndexArray) -> Batch:
-        scan = self.scan
-        return Batch(
-            corners=tf.gather(scan.corners, chosen),
-            ramps=None if scan.ramps is None else tf.gather(scan.ramps, chosen),
-            counts=scan.batch_counts(chosen),
-            valid=scan.valid,
-        )
-
-    def _lengths(self, sweep: Sweep) -> Lengths:
-        config = self.config
-        values = sweep.damping, sweep.step, config.probe_damping, sweep.step * config.probe_step
-        return Lengths(*(tf.constant(value) for value in values))
-
     def _kept_tilt(
         self, object_: Tensor, probe: Tensor, reference: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -134,60 +94,6 @@ class Sweeper:
             for shape, sign in ((probe.shape[-2:], -1), (object_.shape, 1))
         )
         return object_ * tf.cast(opposite, object_.dtype), probe * tf.cast(straight, probe.dtype)
-
-
-def _updated(
-    object_: Tensor,
-    probe: Tensor,
-    batch: Batch,
-    lengths: Lengths,
-    *,
-    n_px: int,
-    refine_probe: bool,
-) -> tuple[Tensor, Tensor]:
-    """Return object and probe after a batch; `n_px` is the side N of the probe."""
-    shape = tf.shape(object_)
-    index = physics.patch_index(batch.corners, n_px, shape[1])
-    probes = probe[None] if batch.ramps is None else physics.shift_probe(probe, batch.ramps)
-    patches = physics.gather_patches(object_, index, n_px)
-    waves = physics.far_field(probes * patches)
-    intensity = tf.reduce_sum(physics.absolute_square(waves), 1)
-    factor = physics.count_factor(intensity, batch.counts, batch.valid)
-    change = physics.near_field(waves * tf.cast(factor, waves.dtype)[:, None])
-
-    pull = tf.reduce_sum(tf.math.conj(probes) * change, 1)
-    power = tf.reduce_sum(physics.absolute_square(probes), 1)
-    weight = physics.scatter_patches(tf.broadcast_to(power, tf.shape(pull)), index, shape)
-    strongest = tf.reduce_max(tf.reduce_sum(physics.absolute_square(probe), 0))
-    damping, length, probe_damping, probe_length = (tf.cast(v, weight.dtype) for v in lengths)
-    scale = length / (damping * strongest + (1 - damping) * weight)
-    step = physics.scatter_patches(pull, index, shape) * tf.cast(scale, object_.dtype)
-    if not refine_probe:
-        return object_ + step, probe
-
-    step_of_probe = _pull_on_probe(patches, change, batch.ramps)
-    seen = tf.reduce_sum(physics.absolute_square(patches), (0, 1))
-    scale = probe_length / (probe_damping * tf.reduce_max(seen) + (1 - probe_damping) * seen)
-    return object_ + step, probe + step_of_probe * tf.cast(scale, probe.dtype)
-
-
-def _pull_on_probe(patches: Tensor, change: Tensor, ramps: Tensor | None) -> Tensor:
-    """Return sum_j shift(conj(o_j) Delta psi_jm, -r_j), (m, N, N)."""
-    pull = tf.math.conj(patches) * change
-    if ramps is None:
-        return tf.reduce_sum(pull, 0)
-    spectra = tf.signal.fft2d(pull) * tf.math.conj(physics.shift_kernel(ramps))
-    return tf.signal.ifft2d(tf.reduce_sum(spectra, 0))
-
-
-traced = tf.function(_updated, reduce_retracing=True, autograph=False)
-"""Traced at most twice for all sizes of batch and canvas, for each side N."""
-
-compiled = tf.function(_updated, reduce_retracing=True, autograph=False, jit_compile=True)
-"""By XLA, which takes 0.3 s for every new size and saves a third of the time on a CPU.
-
-On a GPU its scatter is slow wherever results must not depend on timing.
-"""
 
 
 def photons_per_pixel(scan: ScanTensors, probe: Tensor, pool: IndexArray) -> Tensor:

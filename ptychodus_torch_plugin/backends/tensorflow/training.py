@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import keras
@@ -21,6 +21,7 @@ from ptychodus_torch_plugin.backends.tensorflow.layers import (
     to_native,
 )
 from ptychodus_torch_plugin.backends.tensorflow.optimizer import Adam
+from ptychodus_torch_plugin.backends.tensorflow.processes import Team
 from ptychodus_torch_plugin.backends.training_log import TrainingLog, check_moments
 from ptychodus_torch_plugin.calibration import Calibration
 from ptychodus_torch_plugin.config import ExecutionConfig, ModelConfig, TrainingConfig
@@ -40,6 +41,7 @@ class Task:
     execution: ExecutionConfig
     log: TrainingLog
     optimizer: Mapping[str, NDArray[np.float32]]
+    team: Team = field(default_factory=Team)
 
 
 class Training:
@@ -47,6 +49,9 @@ class Training:
 
     A family also makes batches, and says with `loss` what a batch costs.
     """
+
+    threads_ahead = 0
+    """Threads that make batches ahead where no workers are asked for."""
 
     def __init__(self, task: Task) -> None:
         self.network = task.network
@@ -117,7 +122,7 @@ class Training:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(variables)
             loss = self.loss(batch)
-        share = 1 / self._task.execution.accum_steps
+        share = batch.weight / self._task.execution.accum_steps
         # A supervised loss does not look at a trained probe.
         zero = tf.UnconnectedGradients.ZERO
         gradients = tape.gradient(loss, variables, unconnected_gradients=zero)
@@ -126,9 +131,10 @@ class Training:
         return loss
 
     def _stepped(self) -> None:
-        """Change the variables by the gradients so far, and forget these."""
-        limit = self._task.execution.gradient_clip_val
-        gradients: list[Tensor] = [tf.convert_to_tensor(total) for total in self._sums]
+        """Change the variables by the gradients so far, of all ranks, and forget these."""
+        limit, team = self._task.execution.gradient_clip_val, self._task.team
+        gradients = [tf.convert_to_tensor(total) for total in self._sums]
+        gradients = [each / team.rank.count for each in team.summed_tensors(gradients)]
         if limit is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, limit)
         self.adam.apply(gradients)
@@ -138,8 +144,8 @@ class Training:
     def train(self, epoch: int, callbacks: keras.callbacks.CallbackList) -> float:
         """Train for an epoch, counted from 0, or until the user wants to stop; return its loss."""
         makers = self.training_batches(epoch)
-        every, log = self._task.execution.accum_steps, self._task.log
-        mean = _Mean()
+        every, log, team = self._task.execution.accum_steps, self._task.log, self._task.team
+        mean = _Mean(team)
         for number, batch in enumerate(self._made(makers)):
             self._set_rate(len(makers))
             loss = float(self._gather(batch))
@@ -148,7 +154,8 @@ class Training:
                 self.n_steps += 1
             n_patterns = self.patterns_in(batch)
             mean.add(loss, n_patterns)
-            log.step(epoch, number, len(makers), loss, n_patterns)
+            loss = team.joint_loss(loss * float(batch.weight))
+            log.step(epoch, number, len(makers), loss, n_patterns * team.rank.count)
             callbacks.on_train_batch_end(number, {'loss': loss})
             if log.stop_requested:
                 break
@@ -158,7 +165,7 @@ class Training:
         """Return the validation loss, if there is any."""
         if not self.validated:
             return None
-        mean = _Mean()
+        mean = _Mean(self._task.team)
         for batch in self._made(self.validation_batches()):
             mean.add(float(self._score(batch)), self.patterns_in(batch))
         return mean.value
@@ -177,11 +184,12 @@ class Training:
     def _made(self, makers: Iterable[Callable[[], Any]]) -> Iterator[Any]:
         """Yield the batches, which threads make ahead if there are any."""
         execution = self._task.execution
-        if execution.num_workers == 0:
+        workers = execution.num_workers or self.threads_ahead
+        if workers == 0:
             yield from (make() for make in makers)
             return
-        ahead = execution.num_workers * (execution.prefetch_factor or 2)
-        with ThreadPoolExecutor(execution.num_workers) as pool:
+        ahead = workers * (execution.prefetch_factor or 2)
+        with ThreadPoolExecutor(workers) as pool:
             queue: deque[Future[Any]] = deque()
             for make in makers:
                 queue.append(pool.submit(make))
@@ -211,9 +219,10 @@ class Training:
 
 
 class _Mean:
-    """A mean of losses, each weighted by its patterns."""
+    """A mean of losses over all ranks, each weighted by its patterns."""
 
-    def __init__(self) -> None:
+    def __init__(self, team: Team) -> None:
+        self._team = team
         self._sum = self._weight = 0.0
 
     def add(self, loss: float, weight: int) -> None:
@@ -222,4 +231,5 @@ class _Mean:
 
     @property
     def value(self) -> float:
-        return self._sum / self._weight
+        total, weight = self._team.summed(self._sum, self._weight)
+        return total / weight

@@ -137,6 +137,7 @@ class WindowTensors(NamedTuple):
     photons: Tensor
     gauge: Tensor
     scored: Scored
+    weight: Tensor
 
 
 class CorrectedTensors(NamedTuple):
@@ -165,7 +166,7 @@ class UnrolledTraining(Training):
 
     @classmethod
     def prepare(cls, task: Task) -> UnrolledTraining:
-        plan = TrainingPlan(task.scans, task.training)
+        plan = TrainingPlan(task.scans, task.training, task.team.shard)
         preparation = Preparation(task, plan)
         return cls(task, plan, preparation.training(), preparation.validation())
 
@@ -174,7 +175,8 @@ class UnrolledTraining(Training):
         return bool(self._validation_views)
 
     def patterns_in(self, batch: WindowTensors | CorrectedTensors) -> int:
-        return int(batch.scored.corners.shape[0])
+        repeated = isinstance(batch, WindowTensors) and not batch.weight
+        return 0 if repeated else int(batch.scored.corners.shape[0])
 
     def training_batches(self, epoch: int) -> list[Callable[[], WindowTensors]]:
         return [partial(self._training_batch, step) for step in self._plan.steps(epoch)]
@@ -185,7 +187,8 @@ class UnrolledTraining(Training):
         object_, photons = view.window(step.window, plan.window_shape(of_plan.scan))
         counts = plan.scored_counts(of_plan, step.patterns)
         scored = _scored(view, step.window, step.patterns, counts)
-        return WindowTensors(object_, photons, view.gauge, scored)
+        weight = tf.constant(step.weight, tf.float32)
+        return WindowTensors(object_, photons, view.gauge, scored, weight)
 
     def validation_batches(self) -> Iterator[Callable[[], CorrectedTensors]]:
         for view, held_out in self._validation_views:
@@ -214,7 +217,7 @@ def _scored(
     scan = view.scan
     return Scored(
         probe=view.probe,
-        ramps=None if scan.ramps is None else tf.gather(scan.ramps, chosen),
+        ramps=scan.batch_ramps(chosen),
         corners=tf.gather(scan.corners, chosen) - tf.constant(first, tf.int64),
         counts=tf.convert_to_tensor(counts),
         valid=scan.valid,

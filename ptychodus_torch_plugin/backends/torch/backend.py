@@ -14,7 +14,9 @@ import torch
 from lightning.pytorch.callbacks import Callback, EarlyStopping
 from numpy.typing import NDArray
 
+from ptychodus_torch_plugin.backends.allocator import keep_freed_memory
 from ptychodus_torch_plugin.backends.protocol import (
+    Kernel,
     OnEvent,
     ShouldStop,
     TrainingResult,
@@ -33,8 +35,10 @@ from ptychodus_torch_plugin.backends.torch.devices import (
     full_float32,
     threads,
 )
+from ptychodus_torch_plugin.backends.torch.limits import limits
 from ptychodus_torch_plugin.backends.torch.loggers import check_logger, make_logger
 from ptychodus_torch_plugin.backends.torch.model import TorchModel, build_network
+from ptychodus_torch_plugin.backends.torch.processes import team
 from ptychodus_torch_plugin.backends.torch.quiet import determinism_restored, quiet_lightning
 from ptychodus_torch_plugin.backends.torch.reporter import Reporter
 from ptychodus_torch_plugin.backends.torch.training import Task, Training
@@ -47,6 +51,7 @@ from ptychodus_torch_plugin.backends.training_log import (
 )
 from ptychodus_torch_plugin.calibration import Calibration
 from ptychodus_torch_plugin.config import ExecutionConfig, ModelConfig, TrainingConfig
+from ptychodus_torch_plugin.ranks import Rank, own_rank
 from ptychodus_torch_plugin.scan import ScanData
 
 TRAININGS: dict[str, type[Training]] = {'unrolled': UnrolledTraining, 'cnn': CnnTraining}
@@ -57,6 +62,9 @@ class TorchBackend:
 
     name = 'pytorch'
 
+    def __init__(self) -> None:
+        keep_freed_memory()
+
     def versions(self) -> dict[str, str]:
         return {'torch': torch.__version__, 'lightning': lightning.__version__}
 
@@ -64,6 +72,9 @@ class TorchBackend:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             return TorchModel(config, build_network(config), calibration)
+
+    def limits(self, threads: int) -> Mapping[str, Sequence[Kernel]]:
+        return limits(threads)
 
     def fit(
         self,
@@ -81,18 +92,20 @@ class TorchBackend:
     ) -> TrainingResult:
         if model.network is None:
             return TrainingResult(model, history=(), best_epoch=None)
-        check_devices(execution)
+        rank = own_rank()
+        check_devices(execution, rank)
         check_logger(execution)
         keep = checkpoint_dir if execution.enable_checkpointing else None
+        device = choose_device(execution)
         with (
             threads(execution),
             quiet_lightning(),
             determinism_restored(),
             full_float32(),
-            _folder(keep) as folder,
+            _folder(keep, rank) as folder,
+            team(rank, device, should_stop) as processes,
         ):
-            device = choose_device(execution)
-            log = TrainingLog(training.epochs, on_event, should_stop, model.export_weights)
+            log = TrainingLog(training.epochs, on_event, processes.stop, model.export_weights)
             task = Task(
                 model.network,
                 model.config,
@@ -103,24 +116,25 @@ class TorchBackend:
                 device,
                 log,
                 optimizer or {},
+                processes,
             )
-            identity = fingerprint(model.config, scans, training, execution)
+            identity = fingerprint(model.config, scans, training, execution, rank.count)
             last = resume_point(folder, identity) if resume else None
-            if not resume:
+            if rank.first and not resume:
                 remove_checkpoints(folder)
             try:
                 module = TRAININGS[model.config.architecture].prepare(task)
             except StopRequested:
                 return TrainingResult(model, history=(), best_epoch=None, stopped='request')
-            trainer = _trainer(task, module, folder, log_dir, Reporter(log, identity))
+            trainer = _trainer(task, module, folder, log_dir, Reporter(log, identity, processes))
             trainer.fit(module, ckpt_path=last, weights_only=True)
-            return _result(model, trainer, module, log, execution)
+            return _result(model, trainer, module, task)
 
 
 def _trainer(
     task: Task, module: Training, folder: Path, log_dir: Path | None, reporter: Reporter
 ) -> L.Trainer:
-    execution = task.execution
+    execution, training, first = task.execution, task.training, task.team.rank.first
     # The reporter comes first, so that the history is complete in what the checkpoint saves.
     callbacks: list[Callback] = [
         reporter,
@@ -133,16 +147,18 @@ def _trainer(
     ]
     return L.Trainer(
         accelerator='cpu' if task.device.type == 'cpu' else 'gpu',
-        devices=execution.devices,
-        strategy=execution.strategy,
+        **task.team.trainer_settings(
+            execution.strategy,
+            unused=training.probe_trainable and not (training.nll_weight or training.mae_weight),
+        ),
         precision=execution.precision,
         deterministic=execution.deterministic,
-        max_epochs=task.training.epochs,
+        max_epochs=training.epochs,
         accumulate_grad_batches=execution.accum_steps,
         gradient_clip_val=execution.gradient_clip_val,
         callbacks=callbacks,
-        logger=make_logger(execution, log_dir) or False,
-        enable_progress_bar=execution.enable_progress_bar,
+        logger=(make_logger(execution, log_dir) if first else None) or False,
+        enable_progress_bar=execution.enable_progress_bar and first,
         enable_model_summary=False,
         num_sanity_val_steps=0,
         limit_val_batches=1.0 if module.validated else 0,
@@ -155,16 +171,17 @@ def _result(
     model: TorchModel,
     trainer: L.Trainer,
     module: Training,
-    log: TrainingLog,
-    execution: ExecutionConfig,
+    task: Task,
 ) -> TrainingResult:
     """Give the model the weights of its best epoch, if one was completed."""
+    log, execution = task.log, task.execution
     best = getattr(trainer.checkpoint_callback, 'best_model_path', '')
     optimizer = module.moments()
-    if best:
+    if best and task.team.rank.first:
         state = torch.load(best, map_location='cpu', weights_only=True)['state_dict']
         module.load_state_dict(state)
     module.cpu()
+    task.team.take_from_first(module.state_dict().values())
     model.calibration = module.calibration()
     early = len(log.history) < log.epochs
     return TrainingResult(
@@ -177,9 +194,10 @@ def _result(
 
 
 @contextmanager
-def _folder(checkpoint_dir: Path | None) -> Iterator[Path]:
+def _folder(checkpoint_dir: Path | None, rank: Rank) -> Iterator[Path]:
     if checkpoint_dir is not None:
-        checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        if rank.first:
+            checkpoint_dir.mkdir(parents=True, exist_ok=True)
         yield checkpoint_dir
         return
     with tempfile.TemporaryDirectory() as folder:

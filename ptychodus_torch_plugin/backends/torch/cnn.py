@@ -29,6 +29,8 @@ FIRST_INTENSITY_SCALE = 2.0
 SMALL = 0.03
 """First output weights relative to Glorot's, so that an untrained network is nearly constant."""
 
+CACHE_BYTES = 2**21
+"""What a core holds close by of the largest layer; on a larger one it waits for memory."""
 
 SWISH_HALF = 0.7399614
 """Where swish is 0.5."""
@@ -84,6 +86,8 @@ class CnnNetwork(nn.Module):
         decoder = PaddedDecoder if config.pad_object else WholeDecoder
         self.amplitude = decoder(config, AMPLITUDES[config.amp_activation])
         self.phase = decoder(config, PHASE)
+        channels = max(decoder_filters(config)[-1], _last_filters(config))
+        self._largest_decoded = channels * (config.N // 2) ** 2
         scale = torch.tensor(math.log(FIRST_INTENSITY_SCALE), dtype=torch.float32)
         self.log_intensity_scale = nn.Parameter(scale, requires_grad=False)
 
@@ -110,11 +114,16 @@ class CnnNetwork(nn.Module):
         # the gradients of the convolutions are up to twice as fast in this layout.
         x = amplitudes.clone(memory_format=torch.channels_last)
         for block in self.encoder:
-            x = functional.max_pool2d(block(x), 2)
+            assert isinstance(block, Block)
+            x = _in_parts(block.pooled, x, block.conv1.out_channels * x[0, 0].numel())
         # Single precision, even where layers run in a shorter one.
-        amplitude, phase = self.amplitude(x).float(), self.phase(x).float()
+        amplitude, phase = (self._decoded(part, x) for part in (self.amplitude, self.phase))
         # Not torch.polar: its gradient is wrong for negative amplitudes, which swish can make.
         return torch.complex(amplitude * phase.cos(), amplitude * phase.sin())
+
+    def _decoded(self, part: nn.Module, x: Tensor) -> Tensor:
+        """Return the amplitude or the phase (B, c, N, N) float32 of the encoder's result."""
+        return _in_parts(part, x, self._largest_decoded).float()
 
     def _check_shape(self, amplitudes: Tensor) -> None:
         shape, n_px = tuple(amplitudes.shape), self.n_px
@@ -144,8 +153,16 @@ class Block(nn.Module):
             nn.init.zeros_(_bias(conv))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = functional.relu(self.conv1(x), inplace=True)
-        return functional.relu(self.conv2(x), inplace=True)
+        return functional.relu(self._before_relu(x), inplace=True)
+
+    def pooled(self, x: Tensor) -> Tensor:
+        """Return the maxima of 2 x 2 pixels of the block."""
+        # A maximum of ReLUs is the ReLU of a maximum, of which there are four times fewer.
+        return functional.relu(functional.max_pool2d(self._before_relu(x), 2), inplace=True)
+
+    def _before_relu(self, x: Tensor) -> Tensor:
+        result: Tensor = self.conv2(functional.relu(self.conv1(x), inplace=True))
+        return result
 
 
 class AttentiveBlock(Block):
@@ -159,6 +176,9 @@ class AttentiveBlock(Block):
         weighed: Tensor = self.attention(super().forward(x))
         return weighed
 
+    def pooled(self, x: Tensor) -> Tensor:
+        return functional.max_pool2d(self(x), 2)
+
 
 class Output(nn.Conv2d):
     """A 3 x 3 convolution before an activation; returns about `bias` before training."""
@@ -167,6 +187,11 @@ class Output(nn.Conv2d):
         super().__init__(inputs, outputs, 3, padding=1)
         nn.init.xavier_normal_(self.weight, gain=SMALL)
         nn.init.constant_(_bias(self), bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.out_channels > 1:
+            return super().forward(x)
+        return _spread(x, self.weight.flip(2, 3), _bias(self), 1)
 
 
 class EnlargingOutput(Output):
@@ -186,10 +211,26 @@ class EnlargingOutput(Output):
         self.register_buffer('taps', torch.tensor(taps, dtype=torch.float32), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.out_channels == 1:
+            # What input pixel i adds to pixels 2i - 1 to 2i + 2 of the result.
+            spread = self.taps[(1, 0, 1, 0), (2, 1, 1, 0)]
+            kernel = torch.einsum('pk,ql,oikl->oipq', spread, spread, self.weight)
+            return _spread(x, kernel, _bias(self), 2)
         kernels = torch.einsum('atk,bul,oikl->oabitu', self.taps, self.taps, self.weight)
         kernels = kernels.reshape(-1, self.in_channels, 3, 3)
         biases = _bias(self)[:, None].expand(-1, 4).reshape(-1)
         return functional.pixel_shuffle(functional.conv2d(x, kernels, biases, padding=1), 2)
+
+
+def _spread(x: Tensor, kernel: Tensor, bias: Tensor, stride: int) -> Tensor:
+    """Return (B, 1, s h, s w) float32: to it each pixel of (B, i, h, w) adds by (1, i, k, k).
+
+    A convolution with a single output would leave most of a vector unit idle.
+    """
+    side = kernel.shape[-1]
+    values = kernel.permute(0, 2, 3, 1).flatten(0, 2) @ x.flatten(2)
+    shape = stride * x.shape[2], stride * x.shape[3]
+    return functional.fold(values.float(), shape, side, padding=1, stride=stride) + bias
 
 
 class EnlargingBlock(Block):
@@ -263,6 +304,18 @@ class WholeDecoder(Decoder):
             return whole
         inside = slice(self.margin_px, -self.margin_px)
         return self.padded(whole[..., inside, inside])
+
+
+def _in_parts(layers: Callable[[Tensor], Tensor], x: Tensor, per_group: int) -> Tensor:
+    """Return what layers make of groups (B, ...), on a CPU so many at once as its caches hold.
+
+    `per_group` is the number of values of a group in the largest layer.  Training keeps all layers
+    anyway, and accelerators want many groups at once.
+    """
+    if torch.is_grad_enabled() or x.device.type != 'cpu':
+        return layers(x)
+    at_once = max(1, CACHE_BYTES * torch.get_num_threads() // (4 * per_group))
+    return layers(x) if len(x) <= at_once else torch.cat([layers(y) for y in x.split(at_once)])
 
 
 def _patches(config: ModelConfig) -> int:

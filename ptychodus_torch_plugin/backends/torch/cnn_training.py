@@ -5,17 +5,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from ptychodus_torch_plugin.backends.torch import physics
 from ptychodus_torch_plugin.backends.torch.cnn import CnnNetwork
 from ptychodus_torch_plugin.backends.torch.illumination import Illumination, Merged, merge
-from ptychodus_torch_plugin.backends.torch.training import Task, Training
+from ptychodus_torch_plugin.backends.torch.training import Ahead, Task, Training
 from ptychodus_torch_plugin.calibration import Calibration, input_scale
 from ptychodus_torch_plugin.config import ModelConfig
 from ptychodus_torch_plugin.errors import ShapeError
@@ -26,8 +27,9 @@ from ptychodus_torch_plugin.stitching import canvas_px, probe_weight
 class GroupTensors(NamedTuple):
     """A batch of groups; see `group_plan.GroupBatch`.
 
-    `counts` is (B, C, N, N) float32, `truth` the known object (B, C, N, N) complex64 or None, and
-    `side_px` the side of a canvas that holds each group.
+    `counts` is (B, C, N, N) float32, `truth` the known object (B, C, N, N) complex64 or None,
+    `side_px` the side of a canvas that holds each group, `n_scored` the number of patterns that
+    count in a mean over an epoch.
     """
 
     scan: int
@@ -36,6 +38,13 @@ class GroupTensors(NamedTuple):
     scored: Tensor
     truth: Tensor | None
     side_px: int
+    weight: float = 1.0
+    n_scored: int = 0
+
+    def scored_of(self, x: Tensor) -> Tensor:
+        """Return those (n, N, N) of (B, C, N, N) that the loss looks at."""
+        # An index by truth values copies, and makes a GPU tell how many there are.
+        return x.flatten(0, 1) if self.n_scored == self.scored.numel() else x[self.scored]
 
 
 class GroupData(Dataset[GroupTensors]):
@@ -57,6 +66,8 @@ class GroupData(Dataset[GroupTensors]):
             scored=torch.from_numpy(batch.scored),
             truth=torch.from_numpy(plan.truth(batch)) if plan.config.realspace_mae_weight else None,
             side_px=canvas_px(plan.n_px, reach_px),
+            weight=batch.weight,
+            n_scored=batch.n_scored,
         )
 
 
@@ -87,7 +98,7 @@ class CnnTraining(Training):
 
     @classmethod
     def prepare(cls, task: Task) -> CnnTraining:
-        return cls(task, GroupPlan(task.scans, task.model, task.training))
+        return cls(task, GroupPlan(task.scans, task.model, task.training, task.team.shard))
 
     @property
     def validated(self) -> bool:
@@ -109,19 +120,23 @@ class CnnTraining(Training):
         trained = {'probe': probe} if probe.requires_grad else {}
         return super().named_variables() | trained
 
-    def train_dataloader(self) -> DataLoader[GroupTensors]:
-        return self.loader(GroupData(self._plan, self._plan.batches(self.current_epoch)))
+    def train_dataloader(self) -> Iterable[GroupTensors]:
+        return self._ahead(self._plan.batches(self.current_epoch))
 
-    def val_dataloader(self) -> DataLoader[GroupTensors]:
-        return self.loader(GroupData(self._plan, self._plan.validation_batches()))
+    def val_dataloader(self) -> Iterable[GroupTensors]:
+        return self._ahead(self._plan.validation_batches())
+
+    def _ahead(self, batches: list[GroupBatch]) -> Iterable[GroupTensors]:
+        loader = self.loader(GroupData(self._plan, batches))
+        return loader if self._task.execution.num_workers else Ahead(loader)
 
     def training_step(self, batch: GroupTensors, _: int) -> Tensor:
         loss = self.loss(batch)
-        self.log_loss('loss', loss, self.patterns_in(batch))
-        return loss
+        self.log_loss('loss', loss, batch.n_scored)
+        return loss * batch.weight
 
     def validation_step(self, batch: GroupTensors, _: int) -> None:
-        self.log_loss('val_loss', self.loss(batch), int(batch.scored.sum()))
+        self.log_loss('val_loss', self.loss(batch), batch.n_scored)
 
     def loss(self, batch: GroupTensors) -> Tensor:
         """Return the weighted sum of the terms."""
@@ -136,11 +151,13 @@ class CnnTraining(Training):
     def _terms(
         self, batch: GroupTensors, patches: Tensor, merged: Merged, valid: Tensor
     ) -> list[Tensor]:
-        config, scored = self._task.training, batch.scored
+        config = self._task.training
         terms = []
         if config.nll_weight or config.mae_weight:
             predicted = self.illumination(merged.seen, batch.scan)
-            compared = predicted[scored], batch.counts[scored], valid, self._mean_count[batch.scan]
+            mean_count = self._mean_count[batch.scan]
+            both = batch.scored_of(predicted), batch.scored_of(batch.counts)
+            compared = *both, valid, mean_count
             if config.nll_weight:
                 terms.append(config.nll_weight * physics.poisson_loss(*compared))
             if config.mae_weight:
@@ -149,7 +166,8 @@ class CnnTraining(Training):
             assert batch.truth is not None
             # One patch for the whole group is compared where the patterns see it.
             said = patches if patches.shape == batch.truth.shape else merged.seen
-            error = physics.object_error(said[scored], batch.truth[scored], self.weight)
+            both = batch.scored_of(said), batch.scored_of(batch.truth)
+            error = physics.object_error(*both, self.weight)
             terms.append(config.realspace_mae_weight * error)
         if config.tv_weight:
             terms.append(config.tv_weight * physics.total_variation(merged.center))

@@ -6,13 +6,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ptychodus_torch_plugin.arrays import FloatArray
+from ptychodus_torch_plugin.arrays import FloatArray, IndexArray
 from ptychodus_torch_plugin.backends.torch import physics
 from ptychodus_torch_plugin.frame import ObjectFrame
+from ptychodus_torch_plugin.pattern_store import Patterns
 from ptychodus_torch_plugin.scan import ScanData
 
 RESIDENT_BYTES = 4 * 2**30
 """Patterns up to this size are kept on an accelerator; larger stacks stay in the host's memory."""
+
+
+FETCHED_AT_ONCE = 256
+"""Patterns that are brought to an accelerator at a time."""
 
 
 class ScanTensors:
@@ -20,11 +25,13 @@ class ScanTensors:
 
     Attributes
     ----------
-    counts : (n, N, N) float32
-        Shares the memory of `patterns` on a CPU.
-    ramps : (n, 2, N) complex64 or None
-        Sub-pixel shifts of the probe; None where all positions are whole pixels.
+    counts : (n, N, N) float32 or None
+        Shares the memory of `patterns` on a CPU; None where batches are fetched from `patterns`.
+    remainders : (n, 2) float64 or None
+        Sub-pixel places of the probe; None where all positions are whole pixels.
     corners : (n, 2) int64
+    starts : (n,) int64
+        Flat canvas index of each patch's first pixel.
     valid : (N, N) float32
         1 where a pixel takes part in the likelihood, else 0.
     mean_count
@@ -32,31 +39,32 @@ class ScanTensors:
     """
 
     def __init__(
-        self, scan: ScanData, device: torch.device, patterns: FloatArray | None = None
+        self, scan: ScanData, device: torch.device, patterns: Patterns | None = None
     ) -> None:
-        patterns = scan.patterns if patterns is None else patterns
+        self.patterns = scan.patterns if patterns is None else patterns
         self.device = device
         self.n_px = scan.n_px
         self.frame: ObjectFrame = scan.frame
         corners, remainders = self.frame.corners(scan.positions_px, scan.n_px)
         self.corners = torch.from_numpy(corners).to(device)
-        self.ramps = (
-            physics.shift_ramps(torch.from_numpy(remainders).to(device), scan.n_px)
-            if np.any(remainders)
-            else None
-        )
+        self.starts = self.corners[:, 0] * self.frame.shape[1] + self.corners[:, 1]
+        self.remainders = torch.from_numpy(remainders).to(device) if np.any(remainders) else None
         self.valid = torch.from_numpy(scan.valid_pixels.astype(np.float32)).to(device)
         self.mean_count = scan.mean_counts() / float(scan.valid_pixels.sum())
-        counts = torch.from_numpy(np.require(patterns, requirements=['W', 'C']))
-        resident = device.type == 'cpu' or patterns.nbytes <= RESIDENT_BYTES
-        self.counts = counts.to(device) if resident else counts
+        self.counts = _resident(self.patterns, device)
 
     def __len__(self) -> int:
         return len(self.corners)
 
-    def batch_counts(self, chosen: Tensor) -> Tensor:
+    def on_device(self, chosen: IndexArray) -> Tensor:
+        """Return indices (B,) int64 as a tensor."""
+        return torch.from_numpy(chosen).to(self.device, non_blocking=True)
+
+    def batch_counts(self, chosen: IndexArray) -> Tensor:
         """Return the counts (B, N, N) of patterns `chosen` (B,) int64, on the device."""
-        return self.counts.index_select(0, chosen.to(self.counts.device)).to(self.device)
+        if self.counts is not None:
+            return self.counts.index_select(0, self.on_device(chosen))
+        return _to_device(self.patterns[chosen], self.device)
 
     def batch_index(self, chosen: Tensor) -> Tensor:
         """Return the flat canvas index of the patches `chosen` (B,) int64."""
@@ -65,6 +73,38 @@ class ScanTensors:
 
     def batch_probes(self, probe: Tensor, chosen: Tensor) -> Tensor:
         """Return the probe (m, N, N) at the sub-pixel places of `chosen`: (B | 1, m, N, N)."""
-        if self.ramps is None:
+        if self.remainders is None:
             return probe[None]
-        return physics.shift_probe(probe, self.ramps.index_select(0, chosen))
+        remainders = self.remainders.index_select(0, chosen)
+        return physics.shift_probe(probe, physics.shift_ramps(remainders, self.n_px))
+
+    def add_patches(self, canvas: Tensor, chosen: IndexArray, patches: Tensor) -> None:
+        """Add the patches (B, N, N) of patterns `chosen` (B,) int64 onto a canvas, in place."""
+        if self.device.type == 'cpu':
+            starts = self.starts.numpy()[chosen].tolist()
+            physics.add_windows(canvas, starts, patches)
+        else:
+            index = self.batch_index(self.on_device(chosen))
+            canvas.view(-1).index_add_(0, index, patches.reshape(-1))
+
+
+def _resident(patterns: Patterns, device: torch.device) -> Tensor | None:
+    """Return all patterns as a tensor, where they are in memory or may be kept on `device`."""
+    if device.type == 'cpu':
+        if not isinstance(patterns, np.ndarray):
+            return None
+        return torch.from_numpy(np.require(patterns, requirements=['W', 'C']))
+    if patterns.nbytes > RESIDENT_BYTES:
+        return None
+    counts = torch.empty(patterns.shape, dtype=torch.float32, device=device)
+    for first in range(0, len(patterns), FETCHED_AT_ONCE):
+        part = slice(first, first + FETCHED_AT_ONCE)
+        counts[part] = _to_device(patterns[part], device)
+    return counts
+
+
+def _to_device(patterns: FloatArray, device: torch.device) -> Tensor:
+    counts = torch.from_numpy(np.require(patterns, requirements=['W', 'C']))
+    if device.type != 'cuda':
+        return counts.to(device)
+    return counts.pin_memory().to(device, non_blocking=True)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from lightning.pytorch.strategies import StrategyRegistry
+from torch import nn
 
+from ptychodus_torch_plugin.backends.processor import warn_of_emulation
+from ptychodus_torch_plugin.backends.torch.processes import HOW_TO_START
 from ptychodus_torch_plugin.config import ExecutionConfig
 from ptychodus_torch_plugin.errors import ConfigError
+from ptychodus_torch_plugin.ranks import Rank, check_count
 
 
 def choose_device(execution: ExecutionConfig) -> torch.device:
@@ -20,6 +25,7 @@ def choose_device(execution: ExecutionConfig) -> torch.device:
     if wanted == 'mps' and torch.backends.mps.is_available():
         return torch.device('mps')
     if wanted in ('auto', 'cpu'):
+        warn_of_emulation(execution)
         return torch.device('cpu')
     raise ConfigError(
         f'accelerator = {wanted!r}, but PyTorch {torch.__version__} finds no such device; expected '
@@ -27,19 +33,20 @@ def choose_device(execution: ExecutionConfig) -> torch.device:
     )
 
 
-def check_devices(execution: ExecutionConfig) -> None:
-    """Raise `ConfigError` if more than one device is asked for, or an unknown strategy."""
+def check_devices(execution: ExecutionConfig, rank: Rank) -> None:
+    """Raise `ConfigError` if the processes are not those asked for, or share in a wrong way."""
     known = ['auto', *StrategyRegistry.available_strategies()]
     if execution.strategy not in known:
         raise ConfigError(
             f"strategy = {execution.strategy!r} is not known to Lightning; expected 'auto', or one "
             f'of {", ".join(known[1:])}.'
         )
-    if execution.devices > 1:
+    if not rank.alone and execution.strategy not in ('auto', 'ddp'):
         raise ConfigError(
-            f'devices = {execution.devices}, but the PyTorch backend trains on one; expected '
-            'devices = 1. Train several models side by side, one on each device.'
+            f'strategy = {execution.strategy!r} divides variables among {rank.count} processes; '
+            "expected 'auto' or 'ddp', where each has them all."
         )
+    check_count(rank, execution.devices, execution.num_nodes, how=HOW_TO_START)
 
 
 @contextmanager
@@ -70,3 +77,25 @@ def full_float32() -> Iterator[None]:
     finally:
         torch.set_float32_matmul_precision(products)
         torch.backends.cudnn.allow_tf32 = convolutions
+
+
+@contextmanager
+def precision(network: nn.Module, execution: ExecutionConfig) -> Iterator[None]:
+    """Let a network compute in the wanted precision for a while.
+
+    Its layers alone: `torch.autocast` would catch all products of matrices around them, too.
+    """
+    if execution.precision == '32-true':
+        yield
+        return
+    full = network.forward
+
+    def shorter(x: torch.Tensor, *others: Any) -> Any:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return full(x, *others)
+
+    network.forward = shorter
+    try:
+        yield
+    finally:
+        del network.forward

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -20,7 +21,12 @@ from ptychodus_torch_plugin.backends.protocol import (
 )
 from ptychodus_torch_plugin.backends.stages import reconstruct
 from ptychodus_torch_plugin.backends.torch.cnn import CnnNetwork
-from ptychodus_torch_plugin.backends.torch.devices import choose_device, full_float32, threads
+from ptychodus_torch_plugin.backends.torch.devices import (
+    choose_device,
+    full_float32,
+    precision,
+    threads,
+)
 from ptychodus_torch_plugin.backends.torch.prediction import predict_groups
 from ptychodus_torch_plugin.backends.torch.reconstruction import TorchEngine, predict_patterns
 from ptychodus_torch_plugin.backends.torch.unrolled import UnrolledNetwork
@@ -66,6 +72,16 @@ class TorchModel:
                 {name: torch.from_numpy(np.array(weights[name])) for name in state}
             )
 
+    @contextmanager
+    def engine(self, scan: ScanData, execution: ExecutionConfig) -> Iterator[TorchEngine]:
+        network = self.network
+        shorter = nullcontext() if network is None else precision(network, execution)
+        with threads(execution), full_float32(), shorter:
+            device = choose_device(execution)
+            if network is not None:
+                network.eval().to(device)
+            yield TorchEngine(self.config, network, self.calibration, scan, device)
+
     def reconstruct(
         self,
         scan: ScanData,
@@ -75,11 +91,7 @@ class TorchModel:
         on_event: OnEvent = ignore_event,
         should_stop: ShouldStop = never_stop,
     ) -> Reconstruction:
-        with threads(execution), full_float32():
-            device = choose_device(execution)
-            if self.network is not None:
-                self.network.eval().to(device)
-            engine = TorchEngine(self.config, self.network, self.calibration, scan, device)
+        with self.engine(scan, execution) as engine:
             return reconstruct(
                 engine,
                 self.config,

@@ -16,6 +16,8 @@ CHATTER = (
     'Checkpoint directory .* exists and is not empty',
     # Lightning 2.6 with PyTorch 2.12 and newer.
     r'`isinstance\(treespec, LeafSpec\)` is deprecated',
+    # Of DDP, about gradients that lie otherwise in memory than it expects: a copy more, no fault.
+    'Grad strides do not match bucket view strides',
 )
 """Beginnings of warnings that tell a user nothing."""
 

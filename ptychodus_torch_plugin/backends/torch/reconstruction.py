@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ PATTERNS_AT_ONCE = 64
 
 
 class TorchEngine:
-    """See `stages.Engine`."""
+    """See `protocol.Engine`."""
 
     def __init__(
         self,
@@ -83,7 +84,7 @@ class TorchEngine:
 def r_factor(scan: ScanTensors, state: SweepState, chosen: IndexArray) -> float:
     """Return sum |sqrt I - sqrt k| / sum sqrt k over valid pixels of patterns `chosen`."""
     difference = total = 0.0
-    for part in torch.from_numpy(chosen).to(scan.device).split(PATTERNS_AT_ONCE):
+    for part in _cut(chosen):
         measured = scan.batch_counts(part).sqrt() * scan.valid
         predicted = _predict(scan, state, part).sqrt() * scan.valid
         difference += float((predicted - measured).abs().sum(dtype=torch.float64))
@@ -97,11 +98,15 @@ def predict_patterns(scan: ScanData, reconstruction: Reconstruction) -> FloatArr
     tensors = ScanTensors(scan, torch.device('cpu'))
     state = SweepState.start(tensors, reconstruction.probe)
     state.object_ = torch.from_numpy(reconstruction.object_)
-    everything = torch.arange(scan.n_patterns)
-    parts = [_predict(tensors, state, part) for part in everything.split(PATTERNS_AT_ONCE)]
+    parts = [_predict(tensors, state, part) for part in _cut(np.arange(scan.n_patterns))]
     return torch.cat(parts).numpy()
 
 
-def _predict(scan: ScanTensors, state: SweepState, chosen: Tensor) -> Tensor:
-    patches = physics.gather_patches(state.object_, scan.batch_index(chosen), scan.n_px)
-    return physics.predict_counts(patches, scan.batch_probes(state.probe, chosen))
+def _predict(scan: ScanTensors, state: SweepState, chosen: IndexArray) -> Tensor:
+    indices = scan.on_device(chosen)
+    patches = physics.gather_patches(state.object_, scan.batch_index(indices), scan.n_px)
+    return physics.predict_counts(patches, scan.batch_probes(state.probe, indices))
+
+
+def _cut(chosen: IndexArray) -> list[IndexArray]:
+    return [chosen[i : i + PATTERNS_AT_ONCE] for i in range(0, len(chosen), PATTERNS_AT_ONCE)]

@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as L  # noqa: N812 - Lightning's own convention
 
+from ptychodus_torch_plugin.backends.torch.processes import Team
 from ptychodus_torch_plugin.backends.torch.training import Training
 from ptychodus_torch_plugin.backends.training_log import TrainingLog
 
@@ -13,9 +14,9 @@ from ptychodus_torch_plugin.backends.training_log import TrainingLog
 class Reporter(L.Callback):
     """Hands Lightning's hooks to the log of a training."""
 
-    def __init__(self, log: TrainingLog, fingerprint: str) -> None:
+    def __init__(self, log: TrainingLog, fingerprint: str, team: Team) -> None:
         self.training_log = log
-        self._fingerprint = fingerprint
+        self._fingerprint, self._team = fingerprint, team
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.training_log.start()
@@ -34,8 +35,8 @@ class Reporter(L.Callback):
             batch_idx,
             int(trainer.num_training_batches),
             # Lightning hands over the batch's share in the step.
-            float(outputs['loss']) * trainer.accumulate_grad_batches,
-            pl_module.patterns_in(batch),
+            self._team.joint_loss(float(outputs['loss'])) * trainer.accumulate_grad_batches,
+            pl_module.patterns_in(batch) * self._team.rank.count,
         )
         trainer.should_stop |= self.training_log.stop_requested
 

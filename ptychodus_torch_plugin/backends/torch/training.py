@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import lightning.pytorch as L  # noqa: N812 - Lightning's own convention
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from ptychodus_torch_plugin.backends.torch.processes import Team
 from ptychodus_torch_plugin.backends.training_log import SLOTS, TrainingLog, check_moments
 from ptychodus_torch_plugin.calibration import Calibration
 from ptychodus_torch_plugin.config import ExecutionConfig, ModelConfig, TrainingConfig
@@ -33,6 +35,25 @@ class Task:
     device: torch.device
     log: TrainingLog
     optimizer: Mapping[str, NDArray[np.float32]]
+    team: Team = field(default_factory=Team)
+
+
+class Ahead:
+    """Batches of a loader, each of which a thread makes while the one before it is in use."""
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self._loader = loader
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        batches = iter(self._loader)
+        with ThreadPoolExecutor(1) as pool:
+            following = pool.submit(next, batches, None)
+            while (batch := following.result()) is not None:
+                following = pool.submit(next, batches, None)
+                yield batch
 
 
 class Training(L.LightningModule):
@@ -45,6 +66,7 @@ class Training(L.LightningModule):
         super().__init__()
         self.network = task.network
         self._task = task
+        self._shared = not task.team.rank.alone
 
     @classmethod
     def prepare(cls, task: Task) -> Self:
@@ -89,8 +111,12 @@ class Training(L.LightningModule):
         )
 
     def log_loss(self, name: str, loss: Tensor, n_patterns: int) -> None:
-        """Log the mean of a loss over an epoch, each batch weighted by its patterns."""
-        self.log(name, loss, on_step=False, on_epoch=True, batch_size=n_patterns)
+        """Log the mean of a loss over an epoch and all ranks, batches weighted by patterns."""
+        # Lightning takes the mean of the weights over the ranks, and cuts whole numbers off for it.
+        weight: Any = float(n_patterns) if self._shared else n_patterns
+        self.log(
+            name, loss, on_step=False, on_epoch=True, batch_size=weight, sync_dist=self._shared
+        )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         self._n_steps = int(self.trainer.estimated_stepping_batches)

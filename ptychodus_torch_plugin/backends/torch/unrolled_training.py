@@ -143,7 +143,7 @@ class UnrolledTraining(Training):
 
     @classmethod
     def prepare(cls, task: Task) -> UnrolledTraining:
-        plan = TrainingPlan(task.scans, task.training)
+        plan = TrainingPlan(task.scans, task.training, task.team.shard)
         preparation = Preparation(task, plan)
         return cls(task, plan, preparation.training(), preparation.validation())
 
@@ -173,14 +173,14 @@ class UnrolledTraining(Training):
         corrected = self.network(object_, photons, view.gauge)
         scored = torch.as_tensor(counts).to(self.device)
         loss = _score(view, corrected, step.window, step.patterns, scored)
-        self.log_loss('loss', loss, len(step.patterns))
-        return loss
+        self.log_loss('loss', loss, len(step.patterns) if step.weight else 0)
+        return loss * step.weight
 
     def validation_step(self, batch: int, _: int) -> None:
         view, held_out = self._validation_views[batch]
         corrected = self.network.tiled(view.object_, view.photons, view.gauge)
         for part in np.array_split(held_out, math.ceil(len(held_out) / 64)):
-            scored = view.scan.batch_counts(torch.from_numpy(part))
+            scored = view.scan.batch_counts(part)
             loss = _score(view, corrected, (0, 0), part, scored)
             self.log_loss('val_loss', loss, len(part))
 
@@ -190,7 +190,7 @@ def _score(
 ) -> Tensor:
     """Return the loss of patterns `chosen` on a part of the canvas that starts at `first`."""
     scan = view.scan
-    indices = torch.from_numpy(chosen).to(scan.device)
+    indices = scan.on_device(chosen)
     corners = scan.corners.index_select(0, indices) - torch.tensor(first, device=scan.device)
     index = physics.patch_index(corners, scan.n_px, object_.shape[1])
     patches = physics.gather_patches(object_, index, scan.n_px)

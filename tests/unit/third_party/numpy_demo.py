@@ -41,7 +41,7 @@ class SweepModel:
 
 
 class NumpyEngine:
-    """See `stages.Engine`."""
+    """See `protocol.Engine`."""
 
     def __init__(self, sweeps, scan):
         self.sweeps, self.scan = sweeps, scan

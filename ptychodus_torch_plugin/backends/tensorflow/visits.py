@@ -1,0 +1,223 @@
+"""Visits of batches of patterns in TensorFlow: what they pull on the object and on the probe.
+
+Many batches are one call of a compiled loop, for a call costs more than a batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import Tensor
+
+from ptychodus_torch_plugin.arrays import IndexArray
+from ptychodus_torch_plugin.backends.tensorflow import physics
+from ptychodus_torch_plugin.backends.tensorflow.data import ScanTensors
+from ptychodus_torch_plugin.config import SweepConfig
+from ptychodus_torch_plugin.sweeps import Sweep, crowding, probe_interval, shift_nodes_px
+
+BATCHES_AT_ONCE, BYTES_AT_ONCE = 32, 2**25
+"""Batches of a call, and bytes of their counts, at most."""
+
+
+class Batches(NamedTuple):
+    """S batches of B patterns; those that fill up the last one have weights and shares of zero.
+
+    starts (S, B, 2) int32, weights (S, B, k), shares (S, B), counts (S, B, N, N) float32.
+    """
+
+    starts: Tensor
+    weights: Tensor
+    shares: Tensor
+    counts: Tensor
+
+
+class Settings(NamedTuple):
+    """How far a batch moves object and probe, and when; all () or without batches.
+
+    kernel (k, 1, N, N) complex shifts to the nodes; valid (N, N) float32; damping, step (divided by
+    the crowding in `pull`), probe_damping and probe_step float32; the probe is updated after every
+    `interval` int32 batches, or never if it is zero.
+    """
+
+    kernel: Tensor
+    valid: Tensor
+    damping: Tensor
+    pull: Tensor
+    probe_damping: Tensor
+    probe_step: Tensor
+    interval: Tensor
+
+
+class Visits:
+    """Visits patterns of one scan, from the pool (k,) int64, under a probe (m, N, N)."""
+
+    def __init__(
+        self, scan: ScanTensors, config: SweepConfig, pool: IndexArray, probe: Tensor
+    ) -> None:
+        self._scan, self._config = scan, config
+        remainders = np.zeros((len(scan), 2)) if scan.remainders is None else scan.remainders
+        nodes_px, self._weights = shift_nodes_px(remainders)
+        self._crowding = crowding(scan.corners[pool], probe.numpy(), config.batch_size)
+        ramps = physics.shift_ramps(tf.constant(nodes_px), scan.n_px, probe.dtype)
+        self._kernel = physics.shift_kernel(ramps)
+        per_batch = 4 * config.batch_size * scan.n_px**2
+        at_most = max(1, min(BATCHES_AT_ONCE, BYTES_AT_ONCE // per_batch))
+        # Of the whole scan: without some of its patterns it is not compiled again.
+        self._at_once = min(at_most, math.ceil(len(scan) / config.batch_size))
+        self._update = compiled if scan.on_host else traced
+
+    def sweep(
+        self,
+        object_: Tensor,
+        probe: Tensor,
+        drawn: Sequence[IndexArray],
+        sweep: Sweep,
+        *,
+        refine_probe: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Return object and probe after the batches `drawn`."""
+        settings = self._settings(sweep, probe_interval(len(drawn)) if refine_probe else 0)
+        for first in range(0, len(drawn), self._at_once):
+            some = drawn[first : first + self._at_once]
+            object_, probe = self._update(
+                object_,
+                probe,
+                self._batches(some),
+                settings,
+                tf.constant(first, tf.int32),
+                tf.constant(len(some), tf.int32),
+                modes=tuple(probe.shape),
+                on_host=self._scan.on_host,
+            )
+        return object_, probe
+
+    def _settings(self, sweep: Sweep, interval: int) -> Settings:
+        config = self._config
+        return Settings(
+            kernel=self._kernel,
+            valid=self._scan.valid,
+            damping=tf.constant(sweep.damping, tf.float32),
+            pull=tf.constant(sweep.step / self._crowding, tf.float32),
+            probe_damping=tf.constant(config.probe_damping, tf.float32),
+            probe_step=tf.constant(sweep.step * config.probe_step, tf.float32),
+            interval=tf.constant(interval, tf.int32),
+        )
+
+    def _batches(self, drawn: Sequence[IndexArray]) -> Batches:
+        chosen = np.concatenate(drawn)
+        shape = self._at_once, self._config.batch_size
+        filled = np.resize(chosen, shape)
+        shares = np.zeros(shape, np.float32)
+        shares.reshape(-1)[: len(chosen)] = 1
+        weights = self._weights[filled] * shares[..., None]
+        counts = self._scan.batch_counts(filled.reshape(-1))
+        return Batches(
+            starts=tf.constant(self._scan.corners[filled], tf.int32),
+            weights=tf.constant(weights),
+            shares=tf.constant(shares),
+            counts=tf.reshape(counts, (*shape, *counts.shape[1:])),
+        )
+
+
+def _updated(
+    object_: Tensor,
+    probe: Tensor,
+    batches: Batches,
+    settings: Settings,
+    first: Tensor,
+    count: Tensor,
+    *,
+    modes: tuple[int, int, int],
+    on_host: bool,
+) -> tuple[Tensor, Tensor]:
+    """Return object and probe (`modes`) after `count` () batches, the `first` () of a sweep."""
+    probe = tf.ensure_shape(probe, modes)
+
+    def until_update(start: Tensor, object_: Tensor, probe: Tensor) -> tuple[Tensor, ...]:
+        """Visit batches until the probe is due; what changes with it is computed once."""
+        interval = tf.maximum(settings.interval, 1)
+        end = first + start + interval - (first + start) % interval - first
+        end = tf.where(settings.interval > 0, tf.minimum(end, count), count)
+        probes, pulls = _beam(probe, settings)
+
+        def visited(k: Tensor, object_: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
+            starts, weights, _, counts = (tf.gather(each, k) for each in batches)
+            weights = tf.cast(weights, probes.dtype)
+            patches = physics.window_patches(object_, starts, modes[-1], on_host=on_host)
+            waves = physics.far_field(_waves(weights @ probes, modes) * patches[:, None])
+            intensity = tf.reduce_sum(physics.absolute_square(waves), 1)
+            factor = physics.count_factor(intensity, counts, settings.valid)
+            change = physics.near_field(waves * tf.cast(factor, waves.dtype)[:, None])
+            pull = tf.reduce_sum(_waves(weights @ pulls, modes) * change, 1)
+            after = physics.with_patches_added(object_, starts, pull, on_host=on_host)
+            return k + 1, after, patches, change
+
+        size = tf.shape(batches.starts)[1]
+        patches = tf.zeros((size, *modes[1:]), probe.dtype)
+        change = tf.zeros((size, *modes), probe.dtype)
+        carried = start, object_, patches, change
+        _, object_, patches, change = tf.while_loop(lambda k, *_: k < end, visited, carried)
+        due = (settings.interval > 0) & ((first + end) % interval == 0)
+        last = Batches(*(tf.gather(each, end - 1) for each in batches))
+        probe = tf.cond(
+            due, lambda: _refined(probe, patches, change, last, settings), lambda: probe
+        )
+        return end, object_, probe
+
+    begin = tf.constant(0), object_, probe
+    _, object_, probe = tf.while_loop(lambda k, *_: k < count, until_update, begin)
+    return object_, probe
+
+
+def _beam(probe: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    """Return a probe and what it pulls with at the nodes, each (k, 2 m N N): pairs of numbers."""
+    power = tf.reduce_sum(physics.absolute_square(probe), 0)
+    damping, length = (tf.cast(v, power.dtype) for v in (settings.damping, settings.pull))
+    scale = length / (damping * tf.reduce_max(power) + (1 - damping) * power)
+    both = tf.concat([probe, tf.math.conj(probe) * tf.cast(scale, probe.dtype)], 0)
+    shifted = tf.signal.ifft2d(tf.signal.fft2d(both) * settings.kernel)
+    modes = probe.shape[0]
+    return _pairs(shifted[:, :modes]), _pairs(shifted[:, modes:])
+
+
+def _refined(
+    probe: Tensor, patches: Tensor, change: Tensor, batch: Batches, settings: Settings
+) -> Tensor:
+    """Return the probe after a batch with these patches (B, N, N) and changes (B, m, N, N)."""
+    pulls = _pairs(tf.math.conj(patches)[:, None] * change)
+    weights, shares = (tf.cast(each, pulls.dtype) for each in (batch.weights, batch.shares))
+    waves = _waves(tf.matmul(weights, pulls, transpose_a=True), tuple(probe.shape))
+    spectra = tf.signal.fft2d(waves) * tf.math.conj(settings.kernel)
+    step = tf.signal.ifft2d(tf.reduce_sum(spectra, 0))
+    light = tf.reduce_sum(physics.absolute_square(patches) * shares[:, None, None], 0)
+    damping, length = (
+        tf.cast(v, light.dtype) for v in (settings.probe_damping, settings.probe_step)
+    )
+    scale = length / (damping * tf.reduce_max(light) + (1 - damping) * light)
+    return probe + step * tf.cast(scale, probe.dtype)
+
+
+def _pairs(waves: Tensor) -> Tensor:
+    """Return waves (n, ...) as pairs of real numbers, (n, k)."""
+    parts = tf.stack([tf.math.real(waves), tf.math.imag(waves)], -1)
+    return tf.reshape(parts, (tf.shape(waves)[0], -1))
+
+
+def _waves(pairs: Tensor, modes: tuple[int, ...]) -> Tensor:
+    """Invert `_pairs` for waves (n, *modes)."""
+    parts = tf.reshape(pairs, (-1, *modes, 2))
+    return tf.complex(parts[..., 0], parts[..., 1])
+
+
+traced = tf.function(_updated, reduce_retracing=True, autograph=False)
+"""As an accelerator computes it."""
+
+compiled = tf.function(_updated, reduce_retracing=True, autograph=False, jit_compile=True)
+"""By XLA, which takes a second or two for every new size and then saves most of the time on a CPU.
+
+On a GPU its scatter is slow wherever results must not depend on timing.
+"""

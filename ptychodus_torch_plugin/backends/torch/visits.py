@@ -1,0 +1,183 @@
+"""Visits of batches of patterns in PyTorch: what they pull on the object and on the probe.
+
+A batch is some 25 operations on buffers that fit into a core's cache and are used again.  On a CPU
+it is cut into lanes, each on a thread of its own: waking threads for every operation would take
+longer than they save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ptychodus_torch_plugin.arrays import IndexArray
+from ptychodus_torch_plugin.backends.torch import physics
+from ptychodus_torch_plugin.backends.torch.data import ScanTensors
+from ptychodus_torch_plugin.config import SweepConfig
+from ptychodus_torch_plugin.sweeps import Sweep, crowding, shift_nodes_px
+
+LEAST_IN_A_LANE = 4
+"""Patterns of a batch for which another thread is worth waking."""
+
+
+class Pull(NamedTuple):
+    """What b patterns demand.
+
+    `of_object` (b, N, N) is to be added to their patches; `of_probe` (k, m, N, N), for each node,
+    and `light` (N, N), the sum of |o|^2, are None unless asked for.
+    """
+
+    of_object: Tensor
+    of_probe: Tensor | None
+    light: Tensor | None
+
+
+class Beam:
+    """A probe, and what it pulls with, at the nodes of the interpolated shift."""
+
+    def __init__(self, nodes_px: Tensor, probe: Tensor) -> None:
+        ramps = physics.shift_ramps(nodes_px, probe.shape[-1], probe.dtype)
+        self._kernel = physics.shift_kernel(ramps)
+        self._modes = probe.shape[0]
+        self.probes = self.pulls = torch.empty(0)
+
+    def set(self, probe: Tensor, sweep: Sweep, crowd: float) -> None:
+        """Take another `probe` (m, N, N): `probes` and `pulls` become (k, 2 m N N), real pairs."""
+        power = physics.absolute_square(probe).sum(0)
+        floor = sweep.damping * power.max() + (1 - sweep.damping) * power
+        both = torch.cat([probe, probe.conj() * (sweep.step / crowd / floor)])
+        shifted = physics.ifft2(physics.fft2(both) * self._kernel)
+        self.probes, self.pulls = (
+            torch.view_as_real(part).reshape(len(part), -1)
+            for part in (shifted[:, : self._modes], shifted[:, self._modes :])
+        )
+
+    def shifted_back(self, waves: Tensor) -> Tensor:
+        """Return the sum (m, N, N) of waves (k, m, N, N), each shifted back by its node."""
+        return physics.ifft2((physics.fft2(waves) * self._kernel.conj()).sum(0))
+
+
+class Lane:
+    """Buffers for the patterns that one thread visits at a time."""
+
+    def __init__(self, scan: ScanTensors, beam: Beam, weights: Tensor, like: Tensor, size: int):
+        self._scan, self._beam, self._weights = scan, beam, weights
+        modes, n_px, _ = like.shape
+        self._patches = like.new_empty(size, n_px, n_px)
+        self._factor = like.new_empty(size, 1, n_px, n_px)
+        self._exits, self._probes = (like.new_empty(size, modes, n_px, n_px) for _ in range(2))
+        self._amplitudes = like.real.new_empty(size, modes, n_px, n_px)
+        self._scale = physics.change_scale(scan.valid.to(like.real.dtype))
+
+    @torch.no_grad()
+    def visit(self, object_: Tensor, chosen: IndexArray, *, probe_too: bool) -> Pull:
+        """Return what patterns `chosen` (b,) demand of an object (h, w) that stays as it is."""
+        scan, beam, n = self._scan, self._beam, len(chosen)
+        patches, exits, probes = self._patches[:n], self._exits[:n], self._probes[:n]
+        indices = scan.on_device(chosen)
+        weights = self._weights.index_select(0, indices)
+        starts = scan.starts.index_select(0, indices)
+        torch.index_select(physics.windows(object_, scan.n_px), 0, starts, out=patches)
+        torch.mm(weights, beam.probes, out=_flat(probes))
+        waves = physics.far_field(torch.mul(probes, patches[:, None], out=exits))
+        counts = scan.batch_counts(chosen).to(self._amplitudes.dtype)
+        physics.amplitudes(waves, out=self._amplitudes[:n])
+        factor = physics.change_factor(self._amplitudes[:n], counts, self._scale)
+        change = physics.near_field(waves.mul_(self._factor[:n].copy_(factor[:, None])))
+        torch.mm(weights, beam.pulls, out=_flat(probes))
+        pull = probes.mul_(change).sum(1) if probes.shape[1] > 1 else probes.mul_(change)[:, 0]
+        if not probe_too:
+            return Pull(pull, None, None)
+        torch.mul(change, patches.conj()[:, None], out=exits)
+        of_probe = torch.mm(weights.T, _flat(exits)).view(-1, *probes.shape[1:], 2)
+        light = physics.amplitudes(patches, out=self._amplitudes[:n, 0]).square_().sum(0)
+        return Pull(pull, torch.view_as_complex(of_probe), light)
+
+
+def _flat(waves: Tensor) -> Tensor:
+    """Return waves (n, ...) as pairs of real numbers (n, k), in the same memory."""
+    return torch.view_as_real(waves).view(len(waves), -1)
+
+
+class Visits:
+    """Visits patterns of one scan, from the pool (k,) int64, under a probe (m, N, N)."""
+
+    def __init__(
+        self, scan: ScanTensors, config: SweepConfig, pool: IndexArray, probe: Tensor
+    ) -> None:
+        self._scan, self._config = scan, config
+        corners = scan.corners.cpu().numpy()
+        remainders = np.zeros((len(scan), 2)) if scan.remainders is None else scan.remainders
+        nodes_px, weights = shift_nodes_px(np.asarray(remainders))
+        self._crowding = crowding(corners[pool], probe.cpu().numpy(), config.batch_size)
+        self._beam = Beam(torch.from_numpy(nodes_px).to(scan.device), probe)
+        on_device = torch.from_numpy(weights).to(scan.device, probe.real.dtype)
+        n_lanes = _lanes(scan.device, config.batch_size)
+        size = -(-config.batch_size // n_lanes)
+        self._lanes = [Lane(scan, self._beam, on_device, probe, size) for _ in range(n_lanes)]
+        self._threads = ThreadPoolExecutor(
+            max(1, n_lanes - 1), initializer=torch.set_num_threads, initargs=(1,)
+        )
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Have the lanes' threads at hand; each of them, and this one, computes on one core."""
+        before = torch.get_num_threads()
+        if self._scan.device.type == 'cpu':
+            torch.set_num_threads(1)
+        try:
+            with self._threads:
+                yield
+        finally:
+            torch.set_num_threads(before)
+
+    def look(self, probe: Tensor, sweep: Sweep) -> None:
+        """Visit with this probe from now on."""
+        self._beam.set(probe, sweep, self._crowding)
+
+    def update(
+        self,
+        object_: Tensor,
+        probe: Tensor,
+        chosen: IndexArray,
+        sweep: Sweep,
+        *,
+        refine_probe: bool,
+    ) -> None:
+        """Visit a batch; change the object and, if so wanted, the probe, in place."""
+        n_parts = min(len(self._lanes), len(chosen))
+        parts = np.array_split(chosen, n_parts) if n_parts > 1 else [chosen]
+        others = [
+            self._threads.submit(lane.visit, object_, part, probe_too=refine_probe)
+            for lane, part in zip(self._lanes[1:], parts[1:], strict=False)
+        ]
+        first = self._lanes[0].visit(object_, parts[0], probe_too=refine_probe)
+        pulls = [first, *(other.result() for other in others)]
+        # One after the other: the same sums in the same order every time.
+        for part, pull in zip(parts, pulls, strict=True):
+            self._scan.add_patches(object_, part, pull.of_object)
+        if refine_probe:
+            self._update_probe(probe, pulls, sweep)
+
+    def _update_probe(self, probe: Tensor, pulls: list[Pull], sweep: Sweep) -> None:
+        waves = sum(pull.of_probe for pull in pulls if pull.of_probe is not None)
+        light = sum(pull.light for pull in pulls if pull.light is not None)
+        assert isinstance(waves, Tensor)
+        assert isinstance(light, Tensor)
+        damping = self._config.probe_damping
+        floor = light * (1 - damping) + damping * light.max()
+        length = sweep.step * self._config.probe_step
+        probe.add_(self._beam.shifted_back(waves) / floor, alpha=length)
+        self.look(probe, sweep)
+
+
+def _lanes(device: torch.device, batch_size: int) -> int:
+    if device.type != 'cpu':
+        return 1
+    return max(1, min(torch.get_num_threads(), batch_size // LEAST_IN_A_LANE))
