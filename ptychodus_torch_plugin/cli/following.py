@@ -65,7 +65,7 @@ class FollowOptions:
 def check_follow(options: FollowOptions, reading: ReadingOptions, *, several: bool) -> None:
     """Refuse what contradicts following, or means nothing without it."""
     if not options.follow:
-        if given(options):
+        if options.expected is not None or options.idle is not None:
             raise ConfigError(
                 '--expected-patterns and --idle say when a scan that is followed is complete; '
                 'expected --follow with them.'

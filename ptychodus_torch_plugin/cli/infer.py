@@ -9,6 +9,12 @@ import typer
 from ptychodus_torch_plugin.cli.cnn_options import NeighborCount, cnn_setting
 from ptychodus_torch_plugin.cli.deprecated import Device, replace_device
 from ptychodus_torch_plugin.cli.execution_options import ExecutionOptions
+from ptychodus_torch_plugin.cli.following import (
+    FollowOptions,
+    begun,
+    check_follow,
+    follow_into,
+)
 from ptychodus_torch_plugin.cli.groups import with_groups
 from ptychodus_torch_plugin.cli.model_options import Modes, RefineProbe
 from ptychodus_torch_plugin.cli.options import Backend, Json, Quiet, given, output_dir, setting
@@ -158,6 +164,7 @@ def infer(
     sweeps: SweepOptions,
     inference: InferenceOptions,
     execution: ExecutionOptions,
+    following: FollowOptions,
     part: Part = None,
     merge: Merge = False,
     device: Device = None,
@@ -168,9 +175,11 @@ def infer(
     Writes it as a Ptychodus product, as arrays and as a picture, with R-factors on the fitted
     patterns and on patterns that a second reconstruction never saw.
     Several processes, of torchrun or srun, share the work of a 'cnn'; the first one writes.
+    With --follow it shows the object of a scan that is still being measured.
     """
     rank = own_rank()
     share = share_of(part, merge=merge, rank=rank)
+    check_follow(following, reading, several=share is not None or not rank.alone)
     _check_choice(model_path, sweeps)
     chosen = {**given(inference), **given(execution), **given(sweeps)}
     chosen = replace_device(chosen, device)
@@ -183,7 +192,8 @@ def infer(
         _check_fit(None if model is None else model.config, gridsize, chosen)
         if share is not None:
             _check_parts(model)
-        scan = read_one(test_data, reading, display)
+        source = begun(test_data, following, reading, display) if following.follow else None
+        scan = read_one(test_data, reading, display) if source is None else source.scan()
         if model is None:
             load_backend(backend, display)
             run = run_config(chosen, n_px=scan.n_px)
@@ -197,7 +207,12 @@ def infer(
             if not share.merges:
                 _say_part(parts, rank, json_output=json_output)
                 return
-        outcome = reconstruct_into(folder, model, scan, run, display, truth=known, parts=parts)
+        result = None
+        if source is not None:
+            scan, result = follow_into(folder, model, source, run, following, display)
+        outcome = reconstruct_into(
+            folder, model, scan, run, display, truth=known, parts=parts, result=result
+        )
         remove_parts(parts or [], share)
     if json_output:
         say_json({**outcome.metrics, 'files': outcome.files})

@@ -46,6 +46,7 @@ def reconstruct_into(
     *,
     truth: 'PlacedObject | None' = None,
     parts: Sequence[Path] | None = None,
+    result: 'Reconstruction | None' = None,
     remarks: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Reconstruct a scan and write the object and metrics.json into `folder`.
@@ -62,6 +63,8 @@ def reconstruct_into(
         The true object, to compare each stage with.
     parts
         Files of all parts that the network predicted; None: it predicts here.
+    result
+        What was reconstructed already; None: that is done here.
     remarks
         What metrics.json shall hold besides.
 
@@ -80,7 +83,8 @@ def reconstruct_into(
             seen,
         )
     start = time.perf_counter()
-    result = _reconstruct(model, scan, run, display, parts)
+    if result is None:
+        result = _reconstruct(model, scan, run, display, parts)
     seconds = time.perf_counter() - start
     with display.busy('Writing the results'):
         region = region_of(scan, result)
