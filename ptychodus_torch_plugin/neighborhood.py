@@ -7,7 +7,6 @@ in space then lie near each other in the processor's cache, which is worth more 
 from __future__ import annotations
 
 import numpy as np
-from scipy.spatial import cKDTree
 
 from ptychodus_torch_plugin.arrays import IndexArray, PositionArray
 
@@ -29,6 +28,8 @@ class Neighborhood:
     """
 
     def __init__(self, positions_px: PositionArray, pool: IndexArray) -> None:
+        from scipy.spatial import cKDTree
+
         self._positions, self._pool = positions_px, pool
         # Where distances are equal, how the tree was built decides: not to be changed lightly.
         self._tree = cKDTree(positions_px[pool])

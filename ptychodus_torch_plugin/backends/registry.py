@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata, util
@@ -36,7 +38,9 @@ class Availability:
 
 
 @dataclass(frozen=True)
-class _BuiltIn:
+class BuiltIn:
+    """A backend of this package: where it is, what it requires, and how to get that."""
+
     title: str
     module: str
     attribute: str
@@ -45,14 +49,14 @@ class _BuiltIn:
 
 
 BUILT_IN = {
-    'tensorflow': _BuiltIn(
+    'tensorflow': BuiltIn(
         'TensorFlow',
         'ptychodus_torch_plugin.backends.tensorflow',
         'TensorFlowBackend',
         (('tensorflow', (2, 16)),),
         "pip install 'ptychodus-torch-plugin[tensorflow]'",
     ),
-    'pytorch': _BuiltIn(
+    'pytorch': BuiltIn(
         'PyTorch',
         'ptychodus_torch_plugin.backends.torch',
         'TorchBackend',
@@ -114,6 +118,18 @@ def get_backend(name: str | None = None) -> Backend:
     return backend
 
 
+@contextmanager
+def importing(entry: BuiltIn) -> Iterator[None]:
+    """Import a framework, or raise `BackendUnavailableError` if that fails."""
+    try:
+        yield
+    except (ImportError, OSError) as error:
+        raise BackendUnavailableError(
+            f'{entry.title} backend selected, but it fails to import: {error}. '
+            f'Reinstall it with: {entry.hint}'
+        ) from error
+
+
 def entry_points(group: str) -> list[metadata.EntryPoint]:
     """Return the entry points of a group in the order of their names."""
     return sorted(_installed(tuple(sys.path)).select(group=group), key=lambda each: each.name)
@@ -138,7 +154,7 @@ def _preferred() -> str:
     raise BackendUnavailableError(f'no backend is installed. Install one with: {hints}')
 
 
-def _load_built_in(entry: _BuiltIn) -> Backend:
+def _load_built_in(entry: BuiltIn) -> Backend:
     availability = _availability(entry)
     if not availability.ok:
         hint = availability.hint
@@ -146,18 +162,12 @@ def _load_built_in(entry: _BuiltIn) -> Backend:
         raise BackendUnavailableError(
             f'{entry.title} backend selected, but {availability.reason}. {mend}'
         )
-    try:
-        module = importlib.import_module(entry.module)
-        backend: Backend = getattr(module, entry.attribute)()
-    except (ImportError, OSError) as error:
-        raise BackendUnavailableError(
-            f'{entry.title} backend selected, but it fails to import: {error}. '
-            f'Reinstall it with: {entry.hint}'
-        ) from error
+    with importing(entry):
+        backend: Backend = getattr(importlib.import_module(entry.module), entry.attribute)()
     return backend
 
 
-def _availability(entry: _BuiltIn) -> Availability:
+def _availability(entry: BuiltIn) -> Availability:
     if util.find_spec(entry.module) is None:
         reason = f'this release has no {entry.title} backend yet'
         return Availability(False, reason=reason)

@@ -19,9 +19,14 @@ ANSWER = 'ANSWER '
 
 def backend(name: str) -> dict[str, Any]:
     """Return versions and devices of a backend; raise why it cannot be used."""
-    from ptychodus_torch_plugin.backends.registry import get_backend
+    from ptychodus_torch_plugin.backends.registry import BUILT_IN, get_backend, importing
 
     versions = get_backend(name).versions()
+    if entry := BUILT_IN.get(name):
+        with importing(entry):
+            # What a backend leaves for its first training must be whole, too.
+            for package, _ in entry.requires:
+                import_module(package)
     devices = _DEVICES.get(name)
     return {'versions': versions, 'devices': None if devices is None else devices()}
 

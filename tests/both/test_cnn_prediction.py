@@ -133,6 +133,16 @@ def test_the_size_of_a_batch_changes_nothing(model, scan, batch_size):
     assert sizes == list(range(1, sum(-(-n // batch_size) for n in computed) + 1))
 
 
+def test_one_pass_without_groups_says_what_two_would(model, scan, monkeypatch):
+    once = reconstruct(model, scan, InferenceConfig(held_out_fraction=0.2), EXECUTION)
+    monkeypatch.setattr(stages, 'shares_patches', lambda _: False)
+    twice = reconstruct(model, scan, InferenceConfig(held_out_fraction=0.2), EXECUTION)
+
+    assert once.r_held_out == pytest.approx(twice.r_held_out, rel=1e-5)
+    assert once.r_held_out != pytest.approx(once.r_fitted, rel=1e-3)
+    np.testing.assert_allclose(once.object_, twice.object_, atol=1e-6)
+
+
 def test_sweeps_refine_what_the_network_says(model, scan):
     found = reconstruct(model, scan, InferenceConfig(refine=4), EXECUTION)
 

@@ -129,6 +129,14 @@ def test_one_that_hangs_is_not_waited_for(tmp_path, monkeypatch):
     assert diagnosis.ask('library', 'sleepy') == {'reason': 'it did not answer within 3 s'}
 
 
+def test_a_broken_lightning_is_found(tmp_path, monkeypatch):
+    """Although nothing but a training imports it."""
+    monkeypatch.setenv('PYTHONPATH', str(without(tmp_path / 'site', 'lightning.pytorch')))
+    reason = diagnosis.ask('backend', 'pytorch')['reason']
+    assert reason.startswith('PyTorch backend selected, but it fails to import: No module named')
+    assert COMMANDS['pytorch'] in reason
+
+
 def test_an_unknown_ptychodus_is_told(tmp_path):
     site = without(tmp_path / 'site', *FRAMEWORKS)
     write_metadata(site, 'ptychodus', '2.0.1')

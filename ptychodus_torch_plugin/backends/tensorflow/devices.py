@@ -10,10 +10,8 @@ import tensorflow as tf
 
 from ptychodus_torch_plugin.backends.processor import warn_of_emulation
 from ptychodus_torch_plugin.backends.tensorflow.layers import CanonicalModel, set_precision
-from ptychodus_torch_plugin.backends.tensorflow.processes import HOW_TO_START
 from ptychodus_torch_plugin.config import ExecutionConfig
 from ptychodus_torch_plugin.errors import ConfigError
-from ptychodus_torch_plugin.ranks import Rank, check_count
 
 logger = logging.getLogger(__name__)
 
@@ -33,16 +31,6 @@ def choose_device(execution: ExecutionConfig) -> str:
         f'accelerator = {wanted!r}, but TensorFlow {tf.__version__} finds no such device; expected '
         "'auto' or 'cpu' on this machine."
     )
-
-
-def check_devices(execution: ExecutionConfig, rank: Rank) -> None:
-    """Raise `ConfigError` if the processes are not those asked for, or share in a wrong way."""
-    if execution.strategy != 'auto':
-        raise ConfigError(
-            f'strategy = {execution.strategy!r} is not known to the TensorFlow backend; expected '
-            "'auto', which is MultiWorkerMirroredStrategy where there are several processes."
-        )
-    check_count(rank, execution.devices, execution.num_nodes, how=HOW_TO_START)
 
 
 @contextmanager

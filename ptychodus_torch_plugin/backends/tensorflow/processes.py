@@ -16,8 +16,9 @@ import tensorflow as tf
 from tensorflow import Tensor
 
 from ptychodus_torch_plugin.backends.protocol import ShouldStop, never_stop
+from ptychodus_torch_plugin.config import ExecutionConfig
 from ptychodus_torch_plugin.errors import ConfigError, TrainingError
-from ptychodus_torch_plugin.ranks import ALONE, TF_CONFIG, Rank
+from ptychodus_torch_plugin.ranks import ALONE, TF_CONFIG, Rank, check_count
 from ptychodus_torch_plugin.sharding import Shard
 
 HOW_TO_START = (
@@ -25,6 +26,16 @@ HOW_TO_START = (
 )
 FIRST_PORT, PORTS, JOBS = 16384, 8, 2000
 """A SLURM job gets PORTS of JOBS ranges of ports, below those that systems hand out themselves."""
+
+
+def check_devices(execution: ExecutionConfig, rank: Rank) -> None:
+    """Raise `ConfigError` if the processes are not those asked for, or share in a wrong way."""
+    if execution.strategy != 'auto':
+        raise ConfigError(
+            f'strategy = {execution.strategy!r} is not known to the TensorFlow backend; expected '
+            "'auto', which is MultiWorkerMirroredStrategy where there are several processes."
+        )
+    check_count(rank, execution.devices, execution.num_nodes, how=HOW_TO_START)
 
 
 class Team:

@@ -7,14 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import StrategyRegistry
 from torch import nn
 
 from ptychodus_torch_plugin.backends.processor import warn_of_emulation
-from ptychodus_torch_plugin.backends.torch.processes import HOW_TO_START
 from ptychodus_torch_plugin.config import ExecutionConfig
 from ptychodus_torch_plugin.errors import ConfigError
-from ptychodus_torch_plugin.ranks import Rank, check_count
 
 
 def choose_device(execution: ExecutionConfig) -> torch.device:
@@ -31,22 +28,6 @@ def choose_device(execution: ExecutionConfig) -> torch.device:
         f'accelerator = {wanted!r}, but PyTorch {torch.__version__} finds no such device; expected '
         "'auto' or 'cpu' on this machine."
     )
-
-
-def check_devices(execution: ExecutionConfig, rank: Rank) -> None:
-    """Raise `ConfigError` if the processes are not those asked for, or share in a wrong way."""
-    known = ['auto', *StrategyRegistry.available_strategies()]
-    if execution.strategy not in known:
-        raise ConfigError(
-            f"strategy = {execution.strategy!r} is not known to Lightning; expected 'auto', or one "
-            f'of {", ".join(known[1:])}.'
-        )
-    if not rank.alone and execution.strategy not in ('auto', 'ddp'):
-        raise ConfigError(
-            f'strategy = {execution.strategy!r} divides variables among {rank.count} processes; '
-            "expected 'auto' or 'ddp', where each has them all."
-        )
-    check_count(rank, execution.devices, execution.num_nodes, how=HOW_TO_START)
 
 
 @contextmanager

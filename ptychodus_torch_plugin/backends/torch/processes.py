@@ -13,12 +13,13 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 from torch import Tensor, distributed
 
 from ptychodus_torch_plugin.backends.protocol import ShouldStop, never_stop
+from ptychodus_torch_plugin.config import ExecutionConfig
 from ptychodus_torch_plugin.errors import ConfigError, TrainingError
-from ptychodus_torch_plugin.ranks import ALONE, Rank
+from ptychodus_torch_plugin.ranks import ALONE, Rank, check_count
 from ptychodus_torch_plugin.sharding import Shard
 
 PATIENCE = timedelta(minutes=10)
@@ -28,6 +29,22 @@ HOW_TO_START = (
     'Start them with: torchrun --nproc_per_node DEVICES -m ptychodus_torch_plugin train ..., with '
     'srun, or with train --devices.'
 )
+
+
+def check_devices(execution: ExecutionConfig, rank: Rank) -> None:
+    """Raise `ConfigError` if the processes are not those asked for, or share in a wrong way."""
+    known = ['auto', *StrategyRegistry.available_strategies()]
+    if execution.strategy not in known:
+        raise ConfigError(
+            f"strategy = {execution.strategy!r} is not known to Lightning; expected 'auto', or one "
+            f'of {", ".join(known[1:])}.'
+        )
+    if not rank.alone and execution.strategy not in ('auto', 'ddp'):
+        raise ConfigError(
+            f'strategy = {execution.strategy!r} divides variables among {rank.count} processes; '
+            "expected 'auto' or 'ddp', where each has them all."
+        )
+    check_count(rank, execution.devices, execution.num_nodes, how=HOW_TO_START)
 
 
 class Team:
