@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ptychodus_torch_plugin.api import load_bundle, reconstruct, train
+from ptychodus_torch_plugin.backends import stages
 from ptychodus_torch_plugin.config import (
     ExecutionConfig,
     InferenceConfig,
