@@ -7,6 +7,7 @@ the scan is complete, it is reconstructed as any other scan is.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -31,12 +32,20 @@ from ptychodus_torch_plugin.backends.stages import (
 )
 from ptychodus_torch_plugin.calibration import scan_probe
 from ptychodus_torch_plugin.config import ExecutionConfig, InferenceConfig
-from ptychodus_torch_plugin.errors import InputNotFoundError, ScanFileError, ShapeError
+from ptychodus_torch_plugin.errors import (
+    InputNotFoundError,
+    PluginError,
+    ScanFileError,
+    ScanValueError,
+    ShapeError,
+)
 from ptychodus_torch_plugin.files.growing import ScanSoFar
 from ptychodus_torch_plugin.frame import ObjectFrame
 from ptychodus_torch_plugin.scan import ScanData
 from ptychodus_torch_plugin.stitching import Canvas
 from ptychodus_torch_plugin.sweeps import Sweep
+
+logger = logging.getLogger(__name__)
 
 POLL_S = 0.1
 """How often to look for new patterns."""
@@ -127,8 +136,9 @@ def follow(
     ------
     InputNotFoundError
         If nothing arrived for `idle_s`.
-    ScanFileError
-        If what arrived cannot be read, for so long.
+    ScanFileError, ScanValueError
+        If nothing that arrived can be read and makes a scan.  A defect after the first preview is
+        a warning: what could be read is reconstructed.
     InterruptedError
         If `should_stop` answers yes during the reconstruction at the end.
     """
@@ -148,26 +158,30 @@ def _follow(
 ) -> None:
     """Show previews until the scan is complete, nothing more comes, or somebody ends it."""
     heard = shown = time.monotonic()
-    defect: ScanFileError | None = None
+    defect: PluginError | None = None
     n_shown = 0
     while not should_end():
+        arrived = took = False
         try:
-            arrived, defect = source.read(), None
-        except ScanFileError as error:
-            arrived, defect = 0, error  # perhaps it is being written this moment
-        now = time.monotonic()
-        heard = now if arrived else heard
-        took = len(source) > live.n_patterns and live.take(source.scan())
-        if not took and not arrived:
+            arrived, defect = source.read() > 0, None
+            took = len(source) > live.n_patterns and live.take(source.scan())
+        except (ScanFileError, ScanValueError) as error:
+            defect = error  # perhaps it is being written this moment, or there is no light yet
+        if arrived or took:
+            heard = time.monotonic()  # what we did meanwhile is no time of silence
+        else:
             time.sleep(POLL_S)
         done = source.complete and live.n_patterns == len(source)
         if live.n_patterns > n_shown and (time.monotonic() - shown >= update_s or done):
             on_preview(live.preview())
-            shown, n_shown = time.monotonic(), live.n_patterns
+            heard = shown = time.monotonic()
+            n_shown = live.n_patterns
         if done or time.monotonic() - heard > idle_s:
             break
-    if defect is not None:
+    if defect is not None and live.n_patterns == 0:
         raise defect
+    if defect is not None:
+        logger.warning('%s It is left out.', defect)
     if len(source) == 0:
         raise InputNotFoundError(
             f'no pattern arrived in {idle_s:g} s; expected a scan that is being written. Check the '
@@ -208,7 +222,7 @@ class _Live:
         if self._model.config.architecture == 'cnn':
             self._add_patches(scan, new, frame)
         else:
-            self._sweep(scan.subset(np.arange(new[-1] + 1)), new, frame)
+            self._sweep(scan, new, frame)
         self._frame, self.n_patterns = frame, int(new[-1]) + 1
         return True
 
@@ -269,7 +283,7 @@ class _Live:
     def _sweep(self, scan: ScanData, new: IndexArray, frame: ObjectFrame) -> None:
         """Sweep once over the new patterns and as many of the others as there is time for."""
         placed = _placed(scan, frame)
-        pool = self._pool(new, scan.n_patterns)
+        pool = self._pool(new)
         before = None if self._swept is None else self._swept.onto(self._frame, frame)
         with self._model.trained.engine(placed, self._execution) as engine:
             if before is None:
@@ -285,12 +299,12 @@ class _Live:
                 occupancy = np.maximum(occupancy, before.occupancy)
             self._swept = _Swept(*engine.export(state), occupancy)
 
-    def _pool(self, new: IndexArray, n_patterns: int) -> IndexArray:
+    def _pool(self, new: IndexArray) -> IndexArray:
         """Return the new patterns and some of the others, in whole batches where that is possible.
 
         A backend may compile for every size of a batch.
         """
-        batch_size = self._model.config.sweeps.batch_size
+        batch_size, n_patterns = self._model.config.sweeps.batch_size, int(new[-1]) + 1
         wanted = max(len(new), int(self._patterns_per_s * self._budget_s))
         wanted = min(n_patterns, -(-wanted // batch_size) * batch_size)
         wanted = max(len(new), wanted - wanted % batch_size)

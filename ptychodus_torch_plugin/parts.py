@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,7 @@ def predict_part(
     model, scan, inference, execution, on_event, should_stop
         As for `api.reconstruct`; the scan is the whole one.
     shard
-        Which part of how many: whole batches of groups, in order, neighbours together.
+        Which part of how many: of the groups, in order.
 
     Raises
     ------
@@ -290,8 +290,8 @@ def _merged(
     missing = [str(index + 1) for index in range(count) if index not in found]
     if missing or not found:
         raise ScanFileError(
-            f'{len(found)} of {count} parts are there; expected all. Predict part '
-            f'{", ".join(missing[:20])} as well.'
+            f'{len(found)} of {count} parts are there; expected all. Predict '
+            f'{", ".join(missing[:20]) or "them"} as well.'
         )
     return [canvas.finish()[0] for canvas in canvases]
 
@@ -299,5 +299,5 @@ def _merged(
 def _work(model: Model, pools: Sequence[IndexArray], batch_size: int, shard: Shard) -> int:
     """Return the number of batches of a part."""
     computed = pools[:1] if shares_patches(model.config) else pools
-    rows: Iterator[slice] = (shard.rows(-(-len(pool) // batch_size)) for pool in computed)
-    return sum(each.stop - each.start for each in rows)
+    mine = (len(range(len(pool))[shard.rows(len(pool))]) for pool in computed)
+    return sum(-(-n // batch_size) for n in mine)

@@ -267,8 +267,15 @@ class Storage:
     def append(self, block: NDArray[Any]) -> None:
         """Write an array behind what is there."""
         rest = np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
-        while rest:
-            rest = rest[os.write(self.descriptor, rest) :]
+        try:
+            while rest:
+                rest = rest[os.write(self.descriptor, rest) :]
+        except OSError as error:
+            raise OutputError(
+                f'patterns cannot be kept in the folder for temporary files, '
+                f'{tempfile.gettempdir()} ({error.strerror or error}); expected room for them. '
+                'Name another folder in the variable TMPDIR.'
+            ) from error
 
     def read(self, buffer: memoryview, offset: int) -> None:
         """Fill `buffer` from byte `offset` on; raise `ScanFileError` if the file ends before."""

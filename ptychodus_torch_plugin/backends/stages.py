@@ -117,7 +117,7 @@ def predicted_patches(
     """Yield what 'cnn' says of a group for every pattern of `seeds`, filled from `pool`.
 
     Each time these are the patterns (k,) of some groups and their patches (k, N, N); `None` for
-    `seeds` takes the pool.  A `shard` has its share of these times.
+    `seeds` takes the pool.  A `shard` has its share of the groups, whatever `batch_size` is.
     """
     groups = draw_groups(
         scan.positions_px,
@@ -128,9 +128,9 @@ def predicted_patches(
         seeds=seeds,
     )
     check_reach(scan, groups)
-    firsts = range(0, len(groups), batch_size)
-    for first in firsts[shard.rows(len(firsts))]:
-        rows = slice(first, first + batch_size)
+    mine = range(len(groups))[shard.rows(len(groups))]
+    for first in mine[::batch_size]:
+        rows = slice(first, min(first + batch_size, mine.stop))
         indices = groups.indices[rows]
         patterns = scan.patterns[indices] * scan.valid_pixels
         patches = engine.patches(patterns, groups.offsets_px[rows])

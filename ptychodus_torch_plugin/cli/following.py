@@ -14,7 +14,13 @@ from ptychodus_torch_plugin.cli.options import given, setting
 from ptychodus_torch_plugin.cli.progress import Display
 from ptychodus_torch_plugin.cli.reading_options import ReadingOptions
 from ptychodus_torch_plugin.cli.stopping import StoppedError, StopRequest
-from ptychodus_torch_plugin.errors import ConfigError, InputNotFoundError
+from ptychodus_torch_plugin.errors import (
+    ConfigError,
+    InputNotFoundError,
+    PluginError,
+    ScanFileError,
+    ScanValueError,
+)
 
 if TYPE_CHECKING:
     from ptychodus_torch_plugin.api import Model
@@ -26,6 +32,8 @@ if TYPE_CHECKING:
 
 POLL_S = 0.1
 IDLE_S = 10.0
+PICTURE_PX = 512
+"""Of larger objects only some pixels are drawn while they grow."""
 LIVE_NAME, LIVE_SUFFIXES = 'live', ('.png', '.npz')
 
 
@@ -99,16 +107,25 @@ def begun(
 
         source = ScanSoFar(open_growing(path, ReadOptions(**given(reading))), options.expected)
         idle_s, start = options.idle or IDLE_S, time.monotonic()
-        while not source.read():
+        while True:
+            defect: PluginError | None = None
+            try:
+                source.read()
+                if len(source):
+                    source.scan()
+                    return source
+            except (ScanFileError, ScanValueError) as error:
+                defect = error  # perhaps it is being written this moment, or there is no light yet
             if stop():
                 raise StoppedError('Stopped before the first pattern arrived.')
             if time.monotonic() - start > idle_s:
+                if defect is not None:
+                    raise defect
                 raise InputNotFoundError(
                     f'{path}: no pattern arrived in {idle_s:g} s; expected a scan that is being '
                     'written. Check the path, or wait longer with --idle.'
                 )
             time.sleep(POLL_S)
-    return source
 
 
 def follow_into(
@@ -148,6 +165,8 @@ def _show(
     options: FollowOptions,
     display: Display,
 ) -> None:
+    import numpy as np
+
     from ptychodus_torch_plugin.files.atomic import atomic_path
     from ptychodus_torch_plugin.files.product import write_object_npz
     from ptychodus_torch_plugin.pictures import preview_png
@@ -155,7 +174,9 @@ def _show(
     scan = source.scan()
     picture, arrays = files
     with atomic_path(picture) as temporary:
-        temporary.write_bytes(preview_png(preview.object_, preview.occupancy))
+        every = np.s_[:: max(1, max(preview.frame.shape) // PICTURE_PX)]
+        object_, occupancy = preview.object_[every, every], preview.occupancy[every, every]
+        temporary.write_bytes(preview_png(object_, occupancy))
     write_object_npz(
         arrays,
         object_=preview.object_,

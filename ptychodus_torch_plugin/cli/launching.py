@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING
@@ -83,7 +83,7 @@ def environments(count: int) -> list[dict[str, str]]:
     """Return what each of `count` processes on this machine must know of itself and the others."""
     main, *ports = _free_ports(count + 1)
     workers = [f'{HOST}:{port}' for port in ports]
-    threads = os.environ.get('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // count)))
+    threads = os.environ.get('OMP_NUM_THREADS', str(max(1, _cpus() // count)))
     return [
         {
             'RANK': str(index),
@@ -99,6 +99,13 @@ def environments(count: int) -> list[dict[str, str]]:
         }
         for index in range(count)
     ]
+
+
+def _cpus() -> int:
+    """Return on how many processors this process may run."""
+    if hasattr(os, 'sched_getaffinity'):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _free_ports(count: int) -> list[int]:
@@ -139,15 +146,23 @@ def _end(children: Sequence[subprocess.Popen[bytes]]) -> None:
 
 @contextmanager
 def _signals_handed_on(children: Sequence[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """Hand SIGINT and SIGTERM on to the children, who know what to do."""
+    """Hand signals on to the children, who know what to do; a closed terminal ends them."""
 
     def hand_on(number: int, _: FrameType | None) -> None:
         for child in children:
             if child.poll() is None:
                 child.send_signal(number)
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, hand_on) for number in numbers}
+    def hang_up(*_: object) -> None:
+        hand_on(signal.SIGTERM, None)
+
+    handlers: dict[int, Callable[..., None]] = {
+        signal.SIGINT: hand_on,
+        signal.SIGTERM: hand_on,
+    }
+    if hasattr(signal, 'SIGHUP'):
+        handlers[signal.SIGHUP] = hang_up
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:

@@ -132,6 +132,7 @@ def parts_of(
         ),
         display,
     )
+    parts.mkdir(parents=True, exist_ok=True)  # another job may have found it empty, and removed it
     own.save(part_path(parts, shard))
     if not share.merges:
         return [part_path(parts, shard)]

@@ -82,10 +82,11 @@ def reconstruct_into(
             'Leave --held-out and --seed out to hold out those that training did.',
             seen,
         )
-    start = time.perf_counter()
+    seconds = None
     if result is None:
+        start = time.perf_counter()
         result = _reconstruct(model, scan, run, display, parts)
-    seconds = time.perf_counter() - start
+        seconds = time.perf_counter() - start
     with display.busy('Writing the results'):
         region = region_of(scan, result)
         found = {} if truth is None else compare_stages(scan, result, region, truth)
@@ -100,7 +101,7 @@ def reconstruct_into(
             'stages': stage_figures(result, found),
             'held_out_patterns': len(result.held_out),
             'held_out_seen_in_training': seen,
-            'seconds': round(seconds, 3),
+            **({} if seconds is None else {'seconds': round(seconds, 3)}),
             **({} if parts is None else {'parts': len(parts)}),
             **(remarks or {}),
         }

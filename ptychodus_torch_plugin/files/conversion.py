@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -34,20 +36,41 @@ def to_scan(raw: RawScan, options: ReadOptions) -> ScanData:
     ShapeError, ScanValueError, ScanFileError
         If arrays do not fit each other, values make no sense, or the beam is not at the centre.
     """
+    with keys_named(raw):
+        return checked(converted(raw, options), options)
+
+
+def converted(raw: RawScan, options: ReadOptions, *, in_parts: bool = False) -> RawScan:
+    """Return the scan in our conventions, its values not yet checked.
+
+    `in_parts`: these are some patterns of a scan; where the beam is, all of them will say.
+    """
+    _refuse_contradictions(raw, options)
+    _check_shapes(raw)
+    kind, reason = decide_diffraction_kind(raw, options)
+    raw = _with_counts(raw, kind, reason)
+    if not in_parts or options.beam_center != 'auto':
+        raw = with_beam_at_center(raw, options)
+    raw = _with_photons(raw, options.photons)
+    raw = _with_patch_centers(raw, options)
+    raw = _with_sorted_modes(raw)
+    raw = raw.changed(optics=_optics(raw.optics, options))
+    if options.crop_px is not None and not is_pattern_size(raw.patterns.shape[-1]):
+        raw = crop_detector(raw, options.crop_px)
+    return raw
+
+
+def checked(raw: RawScan, options: ReadOptions) -> ScanData:
+    """Return what `converted` gave as a scan."""
+    scan = _scan(raw)
+    return scan if options.crop_px is None else scan.cropped(options.crop_px)
+
+
+@contextmanager
+def keys_named(raw: RawScan) -> Iterator[None]:
+    """Say in errors what the file calls the arrays."""
     try:
-        _refuse_contradictions(raw, options)
-        _check_shapes(raw)
-        kind, reason = decide_diffraction_kind(raw, options)
-        raw = _with_counts(raw, kind, reason)
-        raw = _with_beam_at_center(raw, options)
-        raw = _with_photons(raw, options.photons)
-        raw = _with_patch_centers(raw, options)
-        raw = _with_sorted_modes(raw)
-        raw = raw.changed(optics=_optics(raw.optics, options))
-        if options.crop_px is not None and not is_pattern_size(raw.patterns.shape[-1]):
-            raw = crop_detector(raw, options.crop_px)
-        scan = _scan(raw)
-        return scan if options.crop_px is None else scan.cropped(options.crop_px)
+        yield
     except PluginError as error:
         raise type(error)(f'{error} (In this file {raw.keys}.)') from error
 
@@ -144,7 +167,8 @@ def _squared(amplitudes: FloatArray) -> FloatArray:
         return np.square(amplitudes)
 
 
-def _with_beam_at_center(raw: RawScan, options: ReadOptions) -> RawScan:
+def with_beam_at_center(raw: RawScan, options: ReadOptions) -> RawScan:
+    """Return the scan with its beam at the centre; refuse one whose patterns say otherwise."""
     if options.beam_center == 'corner':
         return raw.changed(
             'beam taken at pixel [0, 0], as asked for: moved to the centre',

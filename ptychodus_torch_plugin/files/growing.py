@@ -16,10 +16,16 @@ from ptychodus_torch_plugin.arrays import PositionArray
 from ptychodus_torch_plugin.errors import ConfigError, InputNotFoundError, ScanFileError
 from ptychodus_torch_plugin.files import layout
 from ptychodus_torch_plugin.files.containers import Container, errors_named
-from ptychodus_torch_plugin.files.conversion import to_scan
+from ptychodus_torch_plugin.files.conversion import (
+    checked,
+    converted,
+    keys_named,
+    with_beam_at_center,
+)
 from ptychodus_torch_plugin.files.damage import as_text, damage_reported
 from ptychodus_torch_plugin.files.options import ReadOptions
-from ptychodus_torch_plugin.files.reading import PART_SUFFIXES, read_scan
+from ptychodus_torch_plugin.files.raw import RawScan
+from ptychodus_torch_plugin.files.reading import is_part, read_raw
 from ptychodus_torch_plugin.files.training_layout import read_own, read_training
 from ptychodus_torch_plugin.pattern_store import GrowingPatterns
 from ptychodus_torch_plugin.scan import ScanData
@@ -32,8 +38,9 @@ class GrowingScan(Protocol):
     """Where the parts of a scan come from."""
 
     path: Path
+    options: ReadOptions
 
-    def new_parts(self) -> Iterator[ScanData]:
+    def new_parts(self) -> Iterator[RawScan]:
         """Yield what has been written since the last call, in parts, in order."""
 
     @property
@@ -54,7 +61,7 @@ class ScanSoFar:
 
     def __init__(self, source: GrowingScan, n_patterns: int | None = None) -> None:
         self._source, self._expected = source, n_patterns
-        self._first: ScanData | None = None
+        self._first: RawScan | None = None
         self._patterns: GrowingPatterns | None = None
         self._positions: list[PositionArray] = []
 
@@ -77,22 +84,34 @@ class ScanSoFar:
             If a part does not belong to the parts before: another N, probe or bad pixels.
         """
         before = len(self)
-        for part in self._source.new_parts():
-            self._add(part)
+        for raw in self._source.new_parts():
+            with keys_named(raw):
+                self._add(converted(raw, self._source.options, in_parts=True))
         return len(self) - before
 
     def scan(self) -> ScanData:
-        """Return the scan as far as it goes; there has to be a first pattern."""
+        """Return the scan as far as it goes; there has to be a first pattern.
+
+        Raises
+        ------
+        ScanFileError, ScanValueError, ShapeError
+            If all patterns so far make no scan: no light, no numbers, the beam somewhere else.
+        """
         assert self._first is not None
         assert self._patterns is not None
-        return replace(
+        raw = replace(
             self._first,
             patterns=self._patterns.patterns(),
             positions_px=np.concatenate(self._positions),
             name=self._source.path.name,
         )
+        options = self._source.options
+        with errors_named(self._source.path), keys_named(raw):
+            if options.beam_center == 'auto':
+                raw = with_beam_at_center(raw, options)
+            return checked(raw, options)
 
-    def _add(self, part: ScanData) -> None:
+    def _add(self, part: RawScan) -> None:
         if self._first is None or self._patterns is None:
             self._first = part
             self._patterns = GrowingPatterns(part.patterns.shape[1:])
@@ -142,58 +161,57 @@ class ChunkFolder:
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
         self.path = path
-        self._options = options
+        self.options = options
         self._taken: set[str] = set()
 
-    def new_parts(self) -> Iterator[ScanData]:
+    def new_parts(self) -> Iterator[RawScan]:
         """Yield the scans in new files."""
+        with damage_reported('the folder'):
+            entries = list(os.scandir(self.path))
         new = sorted(
-            entry.name
-            for entry in os.scandir(self.path)
-            if entry.name.endswith(PART_SUFFIXES) and entry.name not in self._taken
+            entry.name for entry in entries if is_part(entry.name) and entry.name not in self._taken
         )
         for name in new:
-            yield read_scan(self.path / name, self._options)
+            yield read_raw(self.path / name, self.options)
             self._taken.add(name)
 
 
 class GrowingFile:
     """An HDF5 file that another process appends to, in single-writer multiple-reader mode or not.
 
-    The scan is complete when there are as many patterns as positions, and there were positions
-    before their patterns: a plan of the scan.
+    The scan is complete when there are as many patterns as positions, if the positions are a plan
+    of the scan: arrays that cannot grow.
     """
 
     def __init__(self, path: Path, options: ReadOptions) -> None:
         self.path = path
-        self._options = options
+        self.options = options
         self._done = 0
-        self._planned = 0
-        self._has_plan = False
+        self._planned: int | None = None
 
     @property
     def complete(self) -> bool:
         """Whether the plan of the scan is fulfilled."""
-        return self._has_plan and self._done == self._planned
+        return self._done == self._planned
 
-    def new_parts(self) -> Iterator[ScanData]:
+    def new_parts(self) -> Iterator[RawScan]:
         """Yield the entries that are new, in parts."""
         with errors_named(self.path), _opened(self.path) as file:
             lengths = _lengths(file)
-            self._planned = min(lengths[key] for key in lengths if key != layout.PATTERNS)
-            self._has_plan = self._has_plan or self._planned > lengths[layout.PATTERNS]
+            planned = [lengths[key] for key in lengths if key != layout.PATTERNS]
+            growing = (file[key].maxshape[0] for key in lengths if key != layout.PATTERNS)
+            self._planned = None if None in growing else min(planned)
             available = min(lengths.values())
             while self._done < available:
                 last = min(available, self._done + _PATTERNS_AT_ONCE)
                 yield self._part(file, slice(self._done, last))
                 self._done = last
 
-    def _part(self, file: h5py.File, rows: slice) -> ScanData:
+    def _part(self, file: h5py.File, rows: slice) -> RawScan:
         container = _container(file, rows)
         own = container.attributes().get(layout.FORMAT_ATTRIBUTE) == layout.SCAN_FORMAT
         raw = read_own(container) if own else read_training(container)
-        line = f'followed in {self.path.name} while it was written'
-        return to_scan(raw.changed(line), self._options)
+        return raw.changed(f'followed in {self.path.name} while it was written')
 
 
 @contextmanager
@@ -210,7 +228,8 @@ def _opened(path: Path) -> Iterator[h5py.File]:
 
 def _lengths(file: h5py.File) -> dict[str, int]:
     """Return how many entries each growing array has by now."""
-    found = {key: len(file[key]) for key in _GROWING_KEYS if key in file}
+    with damage_reported('the growing arrays'):
+        found = {key: len(file[key]) for key in _GROWING_KEYS if key in file}
     missing = {layout.PATTERNS, layout.POSITION_Y_PX, layout.POSITION_X_PX} - set(found)
     if missing:
         raise ScanFileError(
@@ -231,11 +250,11 @@ def _container(file: h5py.File, rows: slice) -> Container:
     return Container('HDF5', keys, fetch, lambda _: None, attributes)
 
 
-def _check_same(first: ScanData, part: ScanData, path: Path) -> None:
+def _check_same(first: RawScan, part: RawScan, path: Path) -> None:
     for name in ('probe', 'bad_pixels'):
         if not np.array_equal(getattr(first, name), getattr(part, name)):
             raise ScanFileError(
-                f'{path}: {part.name} has another {name} than the parts before it (N = '
-                f'{part.n_px}, first N = {first.n_px}); expected one scan with one instrument. '
-                'Follow each scan in a folder of its own.'
+                f'{path}: {part.name} has another {name} than the parts before it (patterns of '
+                f'{part.patterns.shape[1:]} px, first {first.patterns.shape[1:]} px); expected one '
+                'scan with one instrument. Follow each scan in a folder of its own.'
             )

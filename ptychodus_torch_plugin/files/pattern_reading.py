@@ -30,10 +30,11 @@ def hdf5_patterns(file: h5py.File, key: str) -> PatternFile | None:
     dataset = file[key]
     if not isinstance(dataset, h5py.Dataset) or not _is_large(Header(dataset.shape, dataset.dtype)):
         return None
-    if dataset.chunks is None and not file.userblock_size and not dataset.external:
+    home = dataset.file  # another one behind an external link
+    if dataset.chunks is None and not home.userblock_size and not dataset.external:
         offset = dataset.id.get_offset()  # None if there is no such block
         if offset is not None:
-            storage = Storage.opened(Path(file.filename))
+            storage = Storage.opened(Path(home.filename))
             return PatternFile(storage, dataset.shape, dataset.dtype, offset)
     found = stored(_hdf5_blocks(dataset), dataset.shape, dataset.dtype)
     assert isinstance(found, PatternFile)

@@ -71,6 +71,18 @@ def read_scan(
     path = Path(path)
     if diffraction_path is None and holds_parts(path):
         return _joined(path, options)
+    raw = read_raw(path, options, diffraction_path=diffraction_path)
+    with errors_named(path):
+        scan = to_scan(raw, options)
+    for line in scan.provenance:
+        logger.info('%s: %s', path.name, line)
+    return scan
+
+
+def read_raw(
+    path: Path, options: ReadOptions, *, diffraction_path: str | Path | None = None
+) -> RawScan:
+    """Read the arrays of a file as they are, with what was inferred about it in its notes."""
     source, diffraction = _product_and_diffraction(path, diffraction_path)
     with errors_named(source), open_container(source) as container:
         kind = _kind(container, options)
@@ -90,18 +102,20 @@ def read_scan(
         line = f'read from {path.resolve().name} as {kind} ({how})'
         # The provenance of our own file is older than this line, the notes of a reader follow it.
         before, after = (raw.notes, ()) if raw.tagged else ((), raw.notes)
-        raw = replace(raw, name=name, notes=before).changed(line, *after)
-        scan = to_scan(raw, options)
-    for line in scan.provenance:
-        logger.info('%s: %s', path.name, line)
-    return scan
+        return replace(raw, name=name, notes=before).changed(line, *after)
 
 
 def holds_parts(path: Path) -> bool:
     """Return whether `path` is a folder with the parts of a scan in NPZ files."""
     if not path.is_dir() or (path / PRODUCT_FILE).is_file():
         return False
-    return any(each.name.endswith(PART_SUFFIXES) for each in path.iterdir())
+    return any(is_part(each.name) for each in path.iterdir())
+
+
+def is_part(name: str) -> bool:
+    """Return whether a file of this name in a folder holds a part of a scan."""
+    # Hidden files are on their way to another name.
+    return name.endswith(PART_SUFFIXES) and not name.startswith('.')
 
 
 def _joined(path: Path, options: ReadOptions) -> ScanData:

@@ -26,8 +26,12 @@ ROOT = Path(__file__).parents[2]
 LIMIT_S = 30
 """How long a process may take to learn that another one has failed."""
 
-GRADIENTS, LOSSES = 1e-3, 1e-5
-"""Relative differences in single precision: sums in another order, batches of another size."""
+GRADIENTS, LOSSES = 1e-2, 1e-5
+"""Relative differences in single precision: sums in another order, batches of another size.
+
+A rounding can decide which pixel of a pool is the largest, and single gradients then jump; a sample
+that is lost or doubled moves all of them by a tenth and more.
+"""
 
 
 @pytest.fixture(scope='module')

@@ -3,12 +3,18 @@
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 
-from ptychodus_torch_plugin.errors import ConfigError, InputNotFoundError, ScanFileError
+from ptychodus_torch_plugin.errors import (
+    ConfigError,
+    InputNotFoundError,
+    ScanFileError,
+    ScanValueError,
+)
 from ptychodus_torch_plugin.files.growing import ScanSoFar, open_growing
 from ptychodus_torch_plugin.files.options import ReadOptions
 from ptychodus_torch_plugin.files.reading import read_scan
@@ -95,7 +101,11 @@ def test_what_has_no_position_yet_has_to_wait(file, scan):
 
 
 def test_planned_positions_say_when_it_is_complete(file, scan):
-    append(file, scan, slice(0, 25), keys=['probe_position_y_px', 'probe_position_x_px'])
+    y, x = scan.positions_px.T
+    with h5py.File(file, 'r+') as growing:
+        for key, values in (('probe_position_y_px', y), ('probe_position_x_px', x)):
+            del growing[key]
+            growing[key] = values  # of a length that cannot change
     so_far = ScanSoFar(open_growing(file, ReadOptions()))
     so_far.read()
     assert not so_far.complete
@@ -105,6 +115,53 @@ def test_planned_positions_say_when_it_is_complete(file, scan):
     append(file, scan, slice(24, 25), keys=['patterns'])
     so_far.read()
     assert so_far.complete
+
+
+def test_positions_that_come_a_little_earlier_are_no_plan(file, scan):
+    so_far = ScanSoFar(open_growing(file, ReadOptions()))
+    for first in range(0, 25, 5):
+        rows = slice(first, first + 5)
+        append(file, scan, rows, keys=['probe_position_y_px', 'probe_position_x_px'])
+        so_far.read()
+        append(file, scan, rows, keys=['patterns'])
+        so_far.read()
+        assert not so_far.complete
+
+
+def test_files_on_their_way_to_another_name_are_no_parts(tmp_path, scan):
+    write_ptychodus_npz(tmp_path / 'a.npz', scan)
+    (tmp_path / 'a.npz').rename(tmp_path / '.a00-x.npz')
+    so_far = ScanSoFar(open_growing(tmp_path, ReadOptions()))
+
+    assert so_far.read() == 0
+    (tmp_path / '.a00-x.npz').rename(tmp_path / 'a.npz')
+    assert so_far.read() == scan.n_patterns
+    assert read_scan(tmp_path).n_patterns == scan.n_patterns
+
+
+def test_a_dark_part_is_a_part(tmp_path, scan):
+    dark = simulated_dark(scan)
+    for name, part in (('a.npz', dark), ('b.npz', scan)):
+        y, x = part.positions_px.T
+        np.savez(
+            tmp_path / name,
+            diff3d=part.patterns.astype(np.uint16),
+            bad_pixels=scan.bad_pixels,
+            probeGuess=scan.probe,
+            xcoords=x,
+            ycoords=y,
+        )
+        so_far = ScanSoFar(open_growing(tmp_path, ReadOptions()))
+        so_far.read()
+        if name == 'a.npz':
+            with pytest.raises(ScanValueError, match='zero in every good pixel'):
+                so_far.scan()
+
+    assert so_far.scan().n_patterns == 3 + scan.n_patterns
+
+
+def simulated_dark(scan):
+    return SimpleNamespace(patterns=0 * scan.patterns[:3], positions_px=scan.positions_px[:3])
 
 
 def test_a_number_of_patterns_says_it_too(file, scan):

@@ -137,6 +137,19 @@ def test_a_block_is_read_where_it_lies(tmp_path, scan, large, monkeypatch):
     np.testing.assert_array_equal(found.patterns[5], scan.patterns[5])
 
 
+def test_a_block_behind_a_link_is_read_in_its_own_file(tmp_path, scan, large):
+    write_training(tmp_path / 'scan.h5', scan)
+    with h5py.File(tmp_path / 'scan.h5') as whole, h5py.File(tmp_path / 'links.h5', 'w') as links:
+        links['padding'] = np.full((300, N, N), 7.0)
+        links.attrs.update(whole.attrs)
+        for key in whole:
+            links[key] = h5py.ExternalLink('scan.h5', f'/{key}')
+
+    found = read_scan(tmp_path / 'links.h5')
+
+    np.testing.assert_array_equal(found.patterns[:], scan.patterns)
+
+
 def test_no_more_than_a_block_is_unpacked_at_once(tmp_path, scan, large, monkeypatch):
     sizes = []
     append = Storage.append

@@ -17,6 +17,7 @@ from tensorflow import Tensor
 from ptychodus_torch_plugin.backends.tensorflow import physics
 from ptychodus_torch_plugin.backends.tensorflow.cnn import CnnNetwork
 from ptychodus_torch_plugin.backends.tensorflow.data import channels_first, channels_last
+from ptychodus_torch_plugin.backends.tensorflow.devices import choose_device
 from ptychodus_torch_plugin.backends.tensorflow.illumination import Illumination, Merged, merge
 from ptychodus_torch_plugin.backends.tensorflow.layers import CanonicalModel
 from ptychodus_torch_plugin.backends.tensorflow.training import Task, Training
@@ -51,6 +52,7 @@ class CnnTraining(Training):
         super().__init__(task)
         check_groups(task.network, task.model)
         self._plan = plan
+        self._device = choose_device(task.execution)
         # One canvas for all groups: each size would be traced anew.
         self._side_px = canvas_px(task.model.N, plan.reach_px)
         per_pixel = [scan.mean_counts() / scan.valid_pixels.sum() for scan in task.scans]
@@ -97,14 +99,15 @@ class CnnTraining(Training):
 
     def _tensors(self, batch: GroupBatch) -> GroupTensors:
         plan = self._plan
-        return GroupTensors(
-            scan=tf.constant(batch.scan),
-            counts=tf.constant(plan.counts(batch)),
-            offsets_px=tf.constant(batch.offsets_px),
-            scored=tf.constant(batch.scored),
-            truth=tf.constant(plan.truth(batch)) if plan.config.realspace_mae_weight else None,
-            weight=tf.constant(batch.weight, tf.float32),
-        )
+        with tf.device(self._device):  # this may be another thread, which knows nothing of it
+            return GroupTensors(
+                scan=tf.constant(batch.scan),
+                counts=tf.constant(plan.counts(batch)),
+                offsets_px=tf.constant(batch.offsets_px),
+                scored=tf.constant(batch.scored),
+                truth=tf.constant(plan.truth(batch)) if plan.config.realspace_mae_weight else None,
+                weight=tf.constant(batch.weight, tf.float32),
+            )
 
     def loss(self, batch: GroupTensors) -> Tensor:
         """Return the weighted sum of the terms."""
