@@ -10,12 +10,17 @@ import pytest
 from ptychodus_torch_plugin import write_scan
 from ptychodus_torch_plugin.cli.app import run
 from ptychodus_torch_plugin.cli.launching import environments
-
-from .distributed_worker import groups_scan
+from tests.both.distributed_worker import groups_scan
 
 SMALL = ['--architecture', 'cnn', '--n_filters_scale', '1', '--batch_size', '5', '--epochs', '1']
 ROUNDING = 1e-5
 """Relative difference of objects whose patches were added in another order, in other batches."""
+
+
+@pytest.fixture(scope='module')
+def backend():
+    """Commands, launcher and parts are the same for both; `tests/both` has what differs."""
+    return 'pytorch'
 
 
 @pytest.fixture(scope='module')
