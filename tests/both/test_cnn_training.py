@@ -159,7 +159,7 @@ def test_supervised_training_needs_a_known_object(quick_cnn, scan):
         quick_cnn.fit(replace(scan, object_guess=None), model_type='supervised')
 
 
-@pytest.mark.parametrize('wanted', [True, False])
+@pytest.mark.parametrize('wanted', [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_probe_moves_if_and_only_if_it_is_trained(quick_cnn, scan, wanted):
     before = Calibration.of([scan], CNN).probe
     result = quick_cnn.fit(scan, probe_trainable=wanted)
@@ -178,7 +178,7 @@ def test_the_probe_moves_if_and_only_if_it_is_trained(quick_cnn, scan, wanted):
     assert result.optimizer['exp_avg/probe'].shape == (*before.shape, 2)
 
 
-@pytest.mark.parametrize('wanted', [True, False])
+@pytest.mark.parametrize('wanted', [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_intensity_scale_moves_if_and_only_if_it_is_trained(quick_cnn, scan, wanted):
     result = quick_cnn.fit(scan, intensity_scale_trainable=wanted)
     scale = result.model.export_weights()['log_intensity_scale']
@@ -218,6 +218,7 @@ def test_two_runs_are_bit_equal(quick_cnn, scan):
     assert_same_run(one, same)
 
 
+@pytest.mark.slow
 def test_seeds_differ(quick_cnn, scan):
     one, other = (quick_cnn.fit(scan, epochs=1, seed=seed) for seed in (1, 2))
 
@@ -225,6 +226,7 @@ def test_seeds_differ(quick_cnn, scan):
     assert not same_weights(one, other)
 
 
+@pytest.mark.slow
 def test_workers_change_nothing(quick_cnn, scan):
     one = quick_cnn.fit(scan, epochs=2)
     workers = {'num_workers': 2, 'prefetch_factor': 1, 'persistent_workers': True}
@@ -233,6 +235,7 @@ def test_workers_change_nothing(quick_cnn, scan):
     assert_same_run(one, other)
 
 
+@pytest.mark.slow
 def test_a_supervised_loss_leaves_the_probe_alone(quick_cnn, scan):
     result = quick_cnn.fit(scan, epochs=1, model_type='supervised', probe_trainable=True)
 
@@ -240,7 +243,13 @@ def test_a_supervised_loss_leaves_the_probe_alone(quick_cnn, scan):
     np.testing.assert_allclose(result.model.calibration.probe, before, atol=1e-6 * before.max())
 
 
-@pytest.mark.parametrize('trained', [True, False], ids=['probe trained', 'probe kept'])
+@pytest.mark.parametrize(
+    'trained',
+    [
+        pytest.param(True, id='probe trained'),
+        pytest.param(False, id='probe kept', marks=pytest.mark.slow),
+    ],
+)
 def test_several_scans_of_unequal_dose_and_modes_are_trained_together(quick_cnn, scan, trained):
     """The first scan's probe, if it is trained, serves all; else each has its own."""
     bright, one_mode = (

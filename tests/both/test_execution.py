@@ -129,7 +129,10 @@ def test_what_is_left_at_the_end_of_an_epoch_makes_a_step_too(quick, noisy, watc
     'course',
     [
         {'scheduler': 'plateau', 'plateau_patience': 0, 'probe_trainable': True, 'gridsize': 2},
-        {'scheduler': 'exponential', 'intensity_scale_trainable': True, 'accum_steps': 3},
+        pytest.param(
+            {'scheduler': 'exponential', 'intensity_scale_trainable': True, 'accum_steps': 3},
+            marks=pytest.mark.slow,
+        ),
         {'scheduler': 'one-cycle', 'model_type': 'supervised'},
     ],
     ids=lambda course: course['scheduler'],

@@ -50,7 +50,14 @@ def scan(simulated):
     return replace(made.subset(order), object_guess=None)
 
 
-@pytest.mark.parametrize('kind', MODELS)
+@pytest.mark.parametrize(
+    'kind',
+    [
+        'network',
+        pytest.param('network of groups', marks=pytest.mark.slow),
+        'unrolled',
+    ],
+)
 def test_following_ends_as_reading_does(backend, scan, kind):
     config = ModelConfig(N=64, **MODELS[kind])
     engine = get_backend(backend)

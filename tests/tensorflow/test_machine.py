@@ -135,6 +135,7 @@ def test_a_trace_does_not_keep_its_network(quick_cnn, wide):
     assert network() is None
 
 
+@pytest.mark.slow
 def test_a_prediction_amid_a_training_has_a_trace_of_its_own(quick_cnn, wide):
     """Which ends with the training's precision."""
     model = quick_cnn.build([wide])
@@ -176,6 +177,7 @@ def resident_mib():
     return pages * os.sysconf('SC_PAGE_SIZE') / 2**20
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_from_epoch_to_epoch(quick_cnn, wide, tmp_path):
     """Nor are weights of every epoch, 2.3 MiB, kept anywhere but on the disk."""
     used = {}
@@ -234,7 +236,11 @@ model.reconstruct(scan, InferenceConfig(), ExecutionConfig(accelerator='cpu', nu
 
 
 @pytest.mark.parametrize(
-    'first', ['quick.fit(scan, epochs=1, num_threads=1)', LOADED], ids=['training', 'loaded']
+    'first',
+    [
+        pytest.param('quick.fit(scan, epochs=1, num_threads=1)', id='training'),
+        pytest.param(LOADED, id='loaded', marks=pytest.mark.slow),
+    ],
 )
 def test_threads_can_be_chosen_once(first, noisy, tmp_path):
     """Before TensorFlow starts, which a model that is only built or loaded does not make it do."""
@@ -250,7 +256,9 @@ def test_threads_can_be_chosen_once(first, noisy, tmp_path):
 # Files
 
 
-@pytest.mark.parametrize(('keep', 'write'), [(1, 1), (1, 2), (2, 3)])
+@pytest.mark.parametrize(
+    ('keep', 'write'), [(1, 1), pytest.param(1, 2, marks=pytest.mark.slow), (2, 3)]
+)
 def test_a_run_that_is_cut_off_between_its_files_goes_on(
     quick, noisy, tmp_path, monkeypatch, keep, write
 ):
@@ -275,7 +283,9 @@ def test_a_run_that_is_cut_off_between_its_files_goes_on(
     assert len(list(tmp_path.glob('best*'))) == keep
 
 
-@pytest.mark.parametrize(('first', 'then'), [(1, 2), (-1, 1), (2, 0)])
+@pytest.mark.parametrize(
+    ('first', 'then'), [(1, 2), pytest.param(-1, 1, marks=pytest.mark.slow), (2, 0)]
+)
 def test_how_many_epochs_are_kept_may_change(quick, noisy, tmp_path, first, then):
     """It is no part of the course of training."""
     whole = quick.fit(noisy, checkpoint_save_top_k=then)
@@ -294,7 +304,7 @@ def test_how_many_epochs_are_kept_may_change(quick, noisy, tmp_path, first, then
 # Keras
 
 
-@pytest.mark.parametrize('other', ['torch', 'nonsense'])
+@pytest.mark.parametrize('other', [pytest.param('torch', marks=pytest.mark.slow), 'nonsense'])
 def test_keras_on_another_framework_is_refused(other):
     program = (
         "from ptychodus_torch_plugin.backends.registry import get_backend as g; g('tensorflow')"
