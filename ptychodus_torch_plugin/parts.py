@@ -290,8 +290,8 @@ def _merged(
     missing = [str(index + 1) for index in range(count) if index not in found]
     if missing or not found:
         raise ScanFileError(
-            f'{len(found)} of {count} parts are there; expected all. Predict '
-            f'{", ".join(missing[:20]) or "them"} as well.'
+            f'{len(found)} of {count} parts are there; expected all. Predict part '
+            f'{", ".join(missing[:20]) or "1, and all others,"} as well.'
         )
     return [canvas.finish()[0] for canvas in canvases]
 

@@ -13,6 +13,8 @@ from ptychodus_torch_plugin.backends.registry import get_backend
 from ptychodus_torch_plugin.calibration import Calibration
 from ptychodus_torch_plugin.config import ExecutionConfig, InferenceConfig, ModelConfig
 from ptychodus_torch_plugin.files.growing import ScanSoFar
+from ptychodus_torch_plugin.files.options import ReadOptions
+from ptychodus_torch_plugin.files.raw import RawScan
 from ptychodus_torch_plugin.following import follow
 from ptychodus_torch_plugin.scan import ScanData
 
@@ -30,14 +32,24 @@ class Parts:
     scan: ScanData
     sizes: list[int]
     path: Path = Path('parts')
+    options: ReadOptions = field(default_factory=ReadOptions)
     complete: bool = False
     _first: int = field(default=0, init=False)
 
-    def new_parts(self) -> Iterator[ScanData]:
+    def new_parts(self) -> Iterator[RawScan]:
         if self.sizes:
             last = self._first + self.sizes.pop(0)
             if last > self._first:
-                yield self.scan.subset(np.arange(self._first, last))
+                part = self.scan.subset(np.arange(self._first, last))
+                yield RawScan(
+                    patterns=part.patterns,
+                    positions_px=part.positions_px,
+                    probe=part.probe,
+                    bad_pixels=part.bad_pixels,
+                    contract='intensity',
+                    contract_source='they are',
+                    keys='the arrays',
+                )
             self._first = last
         self.complete = not self.sizes
 
