@@ -197,7 +197,7 @@ FLIPS = {
     ),
     'beam left in the corner': (
         checks.test_the_beam_goes_to_pixel_half_n,
-        (conversion, '_with_beam_at_center', lambda raw, options: raw),
+        (conversion, 'with_beam_at_center', lambda raw, options: raw),
     ),
     'first pixel taken for the centre': (
         checks.test_positions_become_patch_centres,
