@@ -212,6 +212,7 @@ def test_held_out_patterns_and_bad_pixels_teach_nothing(quick_cnn, scan):
     assert np.min(np.abs(np.subtract(*checks))) > 1e-3
 
 
+@pytest.mark.slow
 def test_two_runs_are_bit_equal(quick_cnn, scan):
     one, same = (quick_cnn.fit(scan, epochs=2, num_threads=2) for _ in range(2))
 

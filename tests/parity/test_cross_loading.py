@@ -95,7 +95,13 @@ def test_every_architecture_and_size_goes_over():
     assert {n_px for _, n_px in SIZES} == {*CNN_SIZES_PX}
 
 
-@pytest.mark.parametrize(('gridsize', 'n_px'), SIZES)
+@pytest.mark.parametrize(
+    ('gridsize', 'n_px'),
+    [
+        pytest.param(*size, marks=[pytest.mark.slow] * (size in {(2, 128), (3, 64)}))
+        for size in SIZES
+    ],
+)
 def test_every_size_goes_over(way, gridsize, n_px, tmp_path):
     here, there = way
     config = ModelConfig(**CNN, gridsize=gridsize, N=n_px)
