@@ -133,7 +133,9 @@ def test_what_is_left_at_the_end_of_an_epoch_makes_a_step_too(quick, noisy, watc
             {'scheduler': 'exponential', 'intensity_scale_trainable': True, 'accum_steps': 3},
             marks=pytest.mark.slow,
         ),
-        {'scheduler': 'one-cycle', 'model_type': 'supervised'},
+        pytest.param(
+            {'scheduler': 'one-cycle', 'model_type': 'supervised'}, marks=pytest.mark.slow
+        ),
     ],
     ids=lambda course: course['scheduler'],
 )

@@ -49,7 +49,10 @@ def test_all_end_well(tmp_path):
 
 @pytest.mark.parametrize(
     ('end', 'expected'),
-    [('sys.exit(3)', 3), ('os.kill(os.getpid(), signal.SIGKILL)', 137)],
+    [
+        ('sys.exit(3)', 3),
+        pytest.param('os.kill(os.getpid(), signal.SIGKILL)', 137, marks=pytest.mark.slow),
+    ],
 )
 def test_the_failure_of_one_ends_the_others(tmp_path, capsys, end, expected):
     """Also those that do not listen to a friendly word, after a while."""

@@ -83,6 +83,7 @@ def test_batches_of_all_sizes_share_their_traces(quick, noisy, trainings):
     assert traces(trainings[0]) == [2, 1, 1]
 
 
+@pytest.mark.slow
 def test_scans_of_all_sizes_share_their_traces(quick, noisy, trainings):
     """But for those without sub-pixel shifts, and those with more modes."""
     scans = [noisy, simulated_scan(n_positions=16, seed=8), simulated_scan(n_positions=25, seed=9)]
@@ -93,6 +94,7 @@ def test_scans_of_all_sizes_share_their_traces(quick, noisy, trainings):
     assert scored <= 4
 
 
+@pytest.mark.slow
 def test_groups_of_all_scans_share_their_traces(quick_cnn, wide, trainings):
     other = simulated_scan(N=64, n_positions=13, seed=3, probe_modes=2)
     quick_cnn.fit([wide, other], epochs=2)
@@ -159,6 +161,7 @@ def test_a_prediction_amid_a_training_has_a_trace_of_its_own(quick_cnn, wide):
     assert np.abs(full[0] - short).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_a_small_training_begins_at_once(quick_cnn, wide):
     start, reached = time.perf_counter(), []
 
