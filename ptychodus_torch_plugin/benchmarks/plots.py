@@ -81,7 +81,10 @@ def _draw(path: Path, case: str, axis: str, found: dict[str, Curve], report: Rep
             if points:
                 axes.plot(*zip(*points, strict=True), marker=marker, markersize=4, label=name)
         axes.set(xlabel=AXES[axis], ylabel=label, xscale='linear' if axis in COUNTED else 'log')
-        if column == 0:
+        if axis in COUNTED:
+            axes.set_xticks(sorted({size for curve in found.values() for size, _ in curve}))
+        low, high = axes.dataLim.intervaly
+        if 0 < 10 * low < high:
             axes.set_yscale('log')
         else:
             axes.set_ylim(bottom=0)
