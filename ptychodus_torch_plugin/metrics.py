@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptychodus_torch_plugin.alignment import Aligned, align, check_comparable
-from ptychodus_torch_plugin.arrays import (
-    BoolArray,
-    ComplexArray,
-    FloatArray,
-    IndexArray,
-    PositionArray,
-    check_array,
-    check_finite,
-)
+from ptychodus_torch_plugin.arrays import BoolArray, ComplexArray, PositionArray
 from ptychodus_torch_plugin.errors import ScanValueError
-from ptychodus_torch_plugin.ring_correlation import FRC, fourier_ring_correlation
+from ptychodus_torch_plugin.r_factors import r_factor
+from ptychodus_torch_plugin.regions import largest_square, scanned_region
+from ptychodus_torch_plugin.ring_correlation import FRC, Criterion, fourier_ring_correlation
 
 __all__ = [
     'FRC',
     'Aligned',
     'ObjectMetrics',
     'align',
+    'compare_aligned',
     'compare_objects',
     'complex_error',
     'fourier_ring_correlation',
@@ -42,103 +37,6 @@ SSIM_WINDOW_PX = 11
 FLAT = 1e-6
 
 RealImage = NDArray[np.floating[Any]]
-
-
-def r_factor(predicted: FloatArray, counts: FloatArray, valid: BoolArray) -> float:
-    """Return R = sum |sqrt(I) - sqrt(k)| / sum sqrt(k), the crystallographer's R of amplitudes.
-
-    Parameters
-    ----------
-    predicted, counts : (n, N, N) float32
-        Predicted intensity I and measured counts k.
-    valid : (N, N) bool
-        True where the detector counts; other pixels are left out.
-
-    Raises
-    ------
-    ShapeError, ScanValueError
-        If shapes or dtypes differ, intensities are negative, or nothing was counted.
-    """
-    check_array(predicted, 'n N N', name='predicted', dtype=np.float32)
-    n, n_px, _ = predicted.shape
-    sizes = {'n': n, 'N': n_px}
-    check_array(counts, 'n N N', name='counts', dtype=np.float32, sizes=sizes)
-    check_array(valid, 'N N', name='valid', dtype=np.bool_, sizes=sizes)
-    chosen, measured = predicted[:, valid], counts[:, valid]
-    for values, name in ((chosen, 'predicted'), (measured, 'counts')):
-        check_finite(values, name=name)
-        if values.size and values.min() < 0:
-            raise ScanValueError(f'{name} has a value of {values.min():g}; expected none below 0.')
-    total = float(np.sqrt(measured).sum(dtype=np.float64))
-    if total == 0:
-        raise ScanValueError(
-            f'counts is zero in all {measured.size} valid pixels; expected photon counts. '
-            'Check bad_pixels and the choice of patterns.'
-        )
-    return float(np.abs(np.sqrt(chosen) - np.sqrt(measured)).sum(dtype=np.float64)) / total
-
-
-def scanned_region(
-    frame_shape: tuple[int, int],
-    corners: IndexArray,
-    n_px: int,
-    probe_intensity: FloatArray,
-    level: float = 0.1,
-) -> BoolArray:
-    """Return where the beam has been: the accumulated illumination exceeds `level` of its typical.
-
-    The illumination is the sum of the probe's intensity over all positions.  Typical is its
-    photon-weighted median: half of all photons fell on pixels with more.  Unlike the maximum, it
-    does not rise when a few positions lie on top of each other, nor fall in a wide empty frame.
-
-    Parameters
-    ----------
-    frame_shape
-        Height and width of the canvas in pixels.
-    corners : (n, 2) int64
-        First pixel [y, x] of each patch on the canvas, from `ObjectFrame.corners`.
-    n_px
-        Side N of a patch.
-    probe_intensity : (N, N) float
-        Intensity of the probe, summed over its modes, on any scale.
-    level
-        Fraction of the typical illumination, above 0 and below 1.
-
-    Returns
-    -------
-    region : (h, w) bool
-
-    Raises
-    ------
-    ShapeError, ScanValueError
-        If shapes differ, a patch leaves the frame, or the probe is dark.
-    """
-    from scipy import fft
-
-    check_array(corners, 'n 2', name='corners')
-    check_array(probe_intensity, 'N N', name='probe_intensity', sizes={'N': n_px})
-    check_finite(probe_intensity, name='probe_intensity')
-    if not 0 < level < 1:
-        raise ScanValueError(f'level is {level:g}; expected a fraction between 0 and 1.')
-    room = np.asarray(frame_shape) - n_px
-    if len(corners) == 0 or (corners < 0).any() or (corners > room).any():
-        raise ScanValueError(
-            f'{len(corners)} patches of {n_px} px do not lie inside the {tuple(frame_shape)} px '
-            'frame; expected at least one patch, and every patch inside. Use ObjectFrame.corners.'
-        )
-    if not probe_intensity.any() or probe_intensity.min() < 0:
-        raise ScanValueError('probe_intensity is dark or negative; expected |probe|^2 of a beam.')
-    visits = np.zeros(room + 1)
-    np.add.at(visits, tuple(np.asarray(corners).T), 1.0)
-    # As `scipy.signal.fftconvolve` does, which takes half a second to import.
-    fast = [fft.next_fast_len(int(side), real=True) for side in frame_shape]
-    spectrum = fft.rfft2(visits, fast) * fft.rfft2(np.asarray(probe_intensity, np.float64), fast)
-    illumination = fft.irfft2(spectrum, fast)[: frame_shape[0], : frame_shape[1]]
-    ordered = np.sort(illumination, axis=None)
-    photons = np.cumsum(ordered)
-    typical = ordered[np.searchsorted(photons, photons[-1] / 2)]
-    region: BoolArray = illumination > level * typical
-    return region
 
 
 def psnr_dB(  # noqa: N802 - decibels are written dB
@@ -221,10 +119,16 @@ class ObjectMetrics:
         Relative distance of the aligned object from the reference.
     frc_resolution_px, frc_nyquist_fraction
         Half-period resolution by the half-bit threshold; `None` and 1 if resolved to Nyquist.
+    frc_resolution_m
+        The same in metres, of the longer side of a pixel; `None` also where its size is not known.
+    frc_criterion
+        Which half-bit threshold that is: for 'halves' of the data, or for a 'noise-free' reference.
     shift_px, ramp_rad_per_px, scale_amplitude
         What `align` removed; the amplitude is that of `Aligned.scale`.
     region_px
         Number of pixels that were compared.
+    frc
+        The Fourier ring correlation itself, which `as_dict` leaves out.
     """
 
     amplitude_psnr_dB: float  # noqa: N815 - decibels are written dB
@@ -234,23 +138,29 @@ class ObjectMetrics:
     complex_error: float
     frc_resolution_px: float | None
     frc_nyquist_fraction: float
+    frc_resolution_m: float | None
+    frc_criterion: Criterion
     shift_px: tuple[float, float]
     ramp_rad_per_px: tuple[float, float]
     scale_amplitude: float
     region_px: int
+    frc: FRC = field(repr=False, compare=False)
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures for JSON, which has neither NaN nor infinity: these become `None`."""
-        return {name: _json_value(value) for name, value in asdict(self).items()}
+        names = (each.name for each in fields(self) if each.name != 'frc')
+        return {name: _json_value(getattr(self, name)) for name in names}
 
 
 def compare_objects(
-    object_: ComplexArray, reference: ComplexArray, region: BoolArray
+    object_: ComplexArray,
+    reference: ComplexArray,
+    region: BoolArray,
+    *,
+    pixel_size_m: tuple[float, float] | None = None,
+    criterion: Criterion = 'noise-free',
 ) -> ObjectMetrics:
     """Align an object with a reference inside a region and measure how far apart they are.
-
-    Phases are compared through the angle of aligned times conjugate reference, so that no wrap of
-    either counts as an error.  The ring correlation takes the largest square inside the region.
 
     Parameters
     ----------
@@ -258,6 +168,11 @@ def compare_objects(
         Reconstruction and truth on the same grid.
     region : (h, w) bool
         Where they are compared, e.g. from `scanned_region`.
+    pixel_size_m
+        [height, width] of a pixel in metres, if known.
+    criterion
+        Whether the reference is the truth, or taken for it, or both are 'halves': objects of two
+        halves of the data (see `fourier_ring_correlation`).
 
     Raises
     ------
@@ -266,11 +181,30 @@ def compare_objects(
         16 px fits into the region.
     """
     aligned = align(object_, reference, region)
+    return compare_aligned(
+        aligned, reference, region, pixel_size_m=pixel_size_m, criterion=criterion
+    )
+
+
+def compare_aligned(
+    aligned: Aligned,
+    reference: ComplexArray,
+    region: BoolArray,
+    *,
+    pixel_size_m: tuple[float, float] | None = None,
+    criterion: Criterion = 'noise-free',
+) -> ObjectMetrics:
+    """Measure how far an object that `align` laid on a reference is apart from it.
+
+    Phases are compared through the angle of aligned times conjugate reference, so that no wrap of
+    either counts as an error.  The ring correlation takes the largest square inside the region.
+    Parameters and errors are those of `compare_objects`.
+    """
     amplitude, true_amplitude = np.abs(aligned.object_), np.abs(reference)
     true_phase = _continuous_phase(reference, region)
     phase = true_phase + np.angle(aligned.object_ * reference.conj())
-    square = _largest_square(region)
-    frc = fourier_ring_correlation(aligned.object_[square], reference[square])
+    square = largest_square(region)
+    frc = fourier_ring_correlation(aligned.object_[square], reference[square], criterion)
     return ObjectMetrics(
         amplitude_psnr_dB=psnr_dB(amplitude, true_amplitude, region),
         amplitude_ssim=ssim(amplitude, true_amplitude, region),
@@ -279,10 +213,13 @@ def compare_objects(
         complex_error=complex_error(aligned.object_, reference, region),
         frc_resolution_px=frc.resolution_px(),
         frc_nyquist_fraction=frc.nyquist_fraction(),
+        frc_resolution_m=frc.resolution_m(pixel_size_m),
+        frc_criterion=criterion,
         shift_px=aligned.shift_px,
         ramp_rad_per_px=aligned.ramp_rad_per_px,
         scale_amplitude=abs(aligned.scale),
         region_px=int(np.count_nonzero(region)),
+        frc=frc,
     )
 
 
@@ -311,16 +248,6 @@ def _continuous_phase(reference: ComplexArray, region: BoolArray) -> PositionArr
         return phase
     masked = np.ma.masked_array(phase, ~region)
     return np.ma.filled(unwrap_phase(masked), 0.0)  # type: ignore[no-untyped-call]
-
-
-def _largest_square(region: BoolArray) -> tuple[slice, slice]:
-    """Return the largest square of odd side that lies inside the region."""
-    from scipy import ndimage
-
-    depth = ndimage.distance_transform_cdt(np.pad(region, 1), metric='chessboard')[1:-1, 1:-1]
-    y, x = (int(i) for i in np.unravel_index(int(depth.argmax()), depth.shape))
-    reach = int(depth[y, x])
-    return slice(y - reach + 1, y + reach), slice(x - reach + 1, x + reach)
 
 
 def _json_value(value: Any) -> Any:

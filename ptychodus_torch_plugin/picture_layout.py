@@ -16,12 +16,14 @@ from ptychodus_torch_plugin.files.atomic import atomic_path
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.colors import Colormap
     from matplotlib.image import AxesImage
 
 DPI = 150
 INK = '#1c2430'
 FAINT_INK = '#5b6675'
 ACCENT = '#1f5fa8'
+UNSCANNED = '#d5dde8'
 # Inches.
 MARGIN = 0.16
 GAP = 0.12
@@ -117,10 +119,52 @@ def scale_bar(width_px: float, pixel_size_m: float | None) -> tuple[float, str]:
     length = decade * max(step for step in (1, 2, 5) if step * decade <= longest * (1 + 1e-9))
     if pixel_size_m is None:
         return length, f'{length:g} px'
+    return length / size, length_text(length)
+
+
+def length_text(length_m: float) -> str:
+    """Return a length to three digits, in the unit that suits it."""
     unit, name = next(
-        ((unit, name) for unit, name in UNITS if length >= unit * (1 - 1e-9)), UNITS[-1]
+        ((unit, name) for unit, name in UNITS if length_m >= unit * (1 - 1e-9)), UNITS[-1]
     )
-    return length / size, f'{length / unit:g} {name}'
+    return f'{length_m / unit:.3g} {name}'
+
+
+def colour_map(name: str = 'gray') -> Colormap:
+    """Return the colours of an image; what is masked gets a neutral tone."""
+    from matplotlib import colormaps
+
+    return colormaps[name].with_extremes(bad=UNSCANNED)
+
+
+def pixel_aspect(pixel_size_m: tuple[float, float] | None) -> float:
+    """Return height over width of a pixel."""
+    return 1.0 if pixel_size_m is None else pixel_size_m[0] / pixel_size_m[1]
+
+
+def draw_image(
+    axes: Axes,
+    values: np.ma.MaskedArray[Any, Any],
+    limits: tuple[float, float],
+    pixel_size_m: tuple[float, float] | None,
+    colours: str = 'gray',
+) -> AxesImage:
+    """Draw an image that fills its axes, in a colour map of matplotlib."""
+    axes.set_axis_off()
+    low, high = limits
+    aspect = pixel_aspect(pixel_size_m)
+    return axes.imshow(values, cmap=colour_map(colours), vmin=low, vmax=high, aspect=aspect)
+
+
+def style_curves(axes: Axes, x: str, y: str) -> None:
+    """Give axes with curves their labels, grid and legend."""
+    axes.set_xlabel(x, color=INK, fontsize=9)
+    axes.set_ylabel(y, color=INK, fontsize=9)
+    axes.tick_params(labelsize=8, colors=FAINT_INK)
+    axes.grid(color='#e6e9ee', linewidth=0.7)
+    axes.spines[['top', 'right']].set_visible(False)
+    axes.spines[['bottom', 'left']].set_color(FAINT_INK)
+    axes.legend(fontsize=8, frameon=False, labelcolor=INK)
 
 
 def draw_scale_bar(axes: Axes, pixel_size_m: tuple[float, float] | None) -> None:

@@ -14,34 +14,36 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptychodus_torch_plugin.alignment import align
-from ptychodus_torch_plugin.arrays import BoolArray, ComplexArray, PositionArray, check_array
+from ptychodus_torch_plugin.arrays import BoolArray, ComplexArray, PositionArray
 from ptychodus_torch_plugin.errors import ScanValueError
-from ptychodus_torch_plugin.metrics import compare_objects
+from ptychodus_torch_plugin.metrics import compare_aligned
+from ptychodus_torch_plugin.object_views import (
+    KINDS,
+    View,
+    panel_size,
+    quality,
+    scanned_part,
+)
 from ptychodus_torch_plugin.picture_layout import (
     ACCENT,
     BAR,
     BAR_GAP,
     BAR_LABELS,
-    FAINT_INK,
     GAP,
-    INK,
     LINE,
     MARGIN,
     Sheet,
+    colour_map,
+    draw_image,
     draw_scale_bar,
+    style_curves,
 )
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
-    from matplotlib.image import AxesImage
 
 PREVIEW_PX = 256
-KINDS = {'amplitude': 'Amplitude', 'phase': 'Phase (rad)'}
-UNSCANNED = '#d5dde8'
 CURVES = (ACCENT, '#cf5f1e', '#3f8f4f', '#7d4fa0')
-# Percentiles: a few hot or dead pixels must not decide the contrast.
-CONTRAST = (0.5, 99.5)
 
 
 def draw_object(
@@ -76,14 +78,14 @@ def draw_object(
     OutputError
         If the file cannot be written.
     """
-    view = _View.of(object_, _scanned(object_, occupancy))
-    width, height = _panel_size(view, pixel_size_m, side=3.7)
+    view = View.of(object_, scanned_part(object_, occupancy))
+    width, height = panel_size(view, pixel_size_m, side=3.7)
     pitch = width + BAR_GAP + BAR + BAR_LABELS + MARGIN
     sheet = Sheet(2 * pitch, LINE + height, (title, stage, subtitle))
     for column, kind in enumerate(KINDS):
         left = MARGIN + column * pitch
         axes = sheet.axes(left, LINE, width, height)
-        image = _draw_image(axes, view.part(kind), view.limits(kind), pixel_size_m)
+        image = draw_image(axes, view.part(kind), view.limits(kind), pixel_size_m)
         sheet.colour_bar(image, left + width + BAR_GAP, LINE, height)
         sheet.text(KINDS[kind], left, 0, width, size=9)
         if column == 0:
@@ -128,11 +130,11 @@ def draw_comparison(
     """
     if not stages:
         raise ScanValueError('stages is empty; expected at least one named object to draw.')
-    scanned = _scanned(next(iter(stages.values())), region)
+    scanned = scanned_part(next(iter(stages.values())), region)
     columns = [_Column.of(name, stage, truth, scanned) for name, stage in stages.items()]
     if truth is not None:
-        columns.append(_Column('truth', _View.of(truth, scanned)))
-    width, height = _panel_size(columns[0].view, pixel_size_m, side=2.6)
+        columns.append(_Column('truth', View.of(truth, scanned)))
+    width, height = panel_size(columns[0].view, pixel_size_m, side=2.6)
     left = [MARGIN + index * (width + GAP) for index in range(len(columns) + 1)]
     captions = 0 if truth is None else LINE
     top = [LINE + captions + row * (height + max(captions, GAP)) for row in range(2)]
@@ -144,7 +146,7 @@ def draw_comparison(
         limits = columns[-1].view.limits(kind)
         for index, column in enumerate(columns):
             axes = sheet.axes(left[index], top[row], width, height)
-            image = _draw_image(axes, column.view.part(kind), limits, pixel_size_m)
+            image = draw_image(axes, column.view.part(kind), limits, pixel_size_m)
             caption = column.captions.get(kind, '')
             sheet.text(caption, left[index], top[row] - LINE, width, size=8.5)
             if row == index == 0:
@@ -175,6 +177,8 @@ def draw_training(
     OutputError
         If the file cannot be written.
     """
+    from matplotlib.ticker import MaxNLocator
+
     curves = {name: np.asarray(losses, dtype=np.float64) for name, losses in history.items()}
     finite = np.concatenate([c[np.isfinite(c)] for c in curves.values()] or [np.empty(0)])
     if finite.size == 0:
@@ -188,7 +192,8 @@ def draw_training(
             _draw_curve(axes, name, losses, colour)
     if finite.min() > 0 and finite.max() > 20 * finite.min():
         axes.set_yscale('log')
-    _style_curves(axes)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    style_curves(axes, 'epoch', 'loss')
     sheet.save(path)
 
 
@@ -211,50 +216,16 @@ def preview_png(object_: ComplexArray, occupancy: NDArray[Any] | None = None) ->
     from matplotlib.colors import Normalize
     from skimage.measure import block_reduce
 
-    view = _View.of(object_, _scanned(object_, occupancy))
+    view = View.of(object_, scanned_part(object_, occupancy))
     block = math.ceil(max(view.phase.shape) / PREVIEW_PX)
     phasor = np.where(view.phase.mask, 0, np.exp(1j * view.phase.data))
     phasors = block_reduce(phasor, block, np.sum)  # type: ignore[no-untyped-call]
     phase = np.ma.masked_array(np.angle(phasors), np.abs(phasors) < 1e-6)
     low, high = view.limits('phase')
-    pixels = _colour_map()(Normalize(low, high)(phase), bytes=True)
+    pixels = colour_map()(Normalize(low, high)(phase), bytes=True)
     stream = io.BytesIO()
     image.imsave(stream, pixels, format='png')
     return stream.getvalue()
-
-
-@dataclass(frozen=True)
-class _View:
-    """The scanned part of an object as it is drawn; masked where nothing was scanned."""
-
-    amplitude: np.ma.MaskedArray[Any, Any]
-    phase: np.ma.MaskedArray[Any, Any]
-
-    @classmethod
-    def of(cls, object_: ComplexArray, scanned: BoolArray) -> _View:
-        sizes = dict(zip('hw', scanned.shape, strict=True))
-        check_array(object_, 'h w', name='object', sizes=sizes)
-        scanned = scanned & np.isfinite(object_)
-        if not scanned.any():
-            raise ScanValueError('object has no finite value in its scanned part; cannot draw it.')
-        box = tuple(slice(i.min(), i.max() + 1) for i in np.nonzero(scanned))
-        mask, values = ~scanned[box], object_[box].astype(np.complex128)
-        # Phasors, not values: a bright part must not decide alone where the phase is zero.
-        mean = np.exp(1j * np.angle(values[~mask])).sum()
-        return cls(
-            np.ma.masked_array(np.abs(values), mask),
-            np.ma.masked_array(np.angle(values * np.conj(mean)), mask),
-        )
-
-    def part(self, kind: str) -> np.ma.MaskedArray[Any, Any]:
-        return self.amplitude if kind == 'amplitude' else self.phase
-
-    def limits(self, kind: str) -> tuple[float, float]:
-        """Return robust colour limits of the scanned part."""
-        low, high = (float(v) for v in np.percentile(self.part(kind).compressed(), CONTRAST))
-        # Some room at both ends; and a flat image gets a middle tone, not amplified rounding.
-        margin = max(0.04 * (high - low), 1e-3)
-        return low - margin, high + margin
 
 
 @dataclass(frozen=True)
@@ -262,7 +233,7 @@ class _Column:
     """One object of a comparison."""
 
     name: str
-    view: _View
+    view: View
     captions: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -270,60 +241,14 @@ class _Column:
         cls, name: str, stage: ComplexArray, truth: ComplexArray | None, scanned: BoolArray
     ) -> _Column:
         if truth is None:
-            return cls(name, _View.of(stage, scanned))
-        found = compare_objects(stage, truth, scanned)
+            return cls(name, View.of(stage, scanned))
+        aligned = align(stage, truth, scanned)
+        found = compare_aligned(aligned, truth, scanned)
         captions = {
-            'amplitude': _quality(found.amplitude_psnr_dB, found.amplitude_ssim),
-            'phase': _quality(found.phase_psnr_dB, found.phase_ssim),
+            'amplitude': quality(found.amplitude_psnr_dB, found.amplitude_ssim),
+            'phase': quality(found.phase_psnr_dB, found.phase_ssim),
         }
-        return cls(name, _View.of(align(stage, truth, scanned).object_, scanned), captions)
-
-
-def _quality(psnr: float, ssim: float) -> str:
-    return 'truth is flat' if math.isnan(psnr) else f'PSNR {psnr:.1f} dB · SSIM {ssim:.3f}'
-
-
-def _scanned(object_: ComplexArray, occupancy: NDArray[Any] | None) -> BoolArray:
-    check_array(object_, 'h w', name='object')
-    if occupancy is None:
-        return np.ones(object_.shape, dtype=np.bool_)
-    sizes = dict(zip('hw', object_.shape, strict=True))
-    scanned: BoolArray = check_array(occupancy, 'h w', name='occupancy', sizes=sizes) != 0
-    if not scanned.any():
-        raise ScanValueError('occupancy is zero everywhere; expected a scanned part to draw.')
-    return scanned
-
-
-def _panel_size(
-    view: _View, pixel_size_m: tuple[float, float] | None, *, side: float
-) -> tuple[float, float]:
-    """Return width and height in inches; the longer one is `side`."""
-    height, width = view.phase.shape
-    tall = height * _pixel_aspect(pixel_size_m)
-    scale = side / max(tall, width)
-    return width * scale, tall * scale
-
-
-def _pixel_aspect(pixel_size_m: tuple[float, float] | None) -> float:
-    return 1.0 if pixel_size_m is None else pixel_size_m[0] / pixel_size_m[1]
-
-
-def _colour_map() -> Colormap:
-    from matplotlib import colormaps
-
-    return colormaps['gray'].with_extremes(bad=UNSCANNED)
-
-
-def _draw_image(
-    axes: Axes,
-    values: np.ma.MaskedArray[Any, Any],
-    limits: tuple[float, float],
-    pixel_size_m: tuple[float, float] | None,
-) -> AxesImage:
-    axes.set_axis_off()
-    low, high = limits
-    aspect = _pixel_aspect(pixel_size_m)
-    return axes.imshow(values, cmap=_colour_map(), vmin=low, vmax=high, aspect=aspect)
+        return cls(name, View.of(aligned.object_, scanned), captions)
 
 
 def _draw_curve(axes: Axes, name: str, losses: PositionArray, colour: str) -> None:
@@ -331,16 +256,3 @@ def _draw_curve(axes: Axes, name: str, losses: PositionArray, colour: str) -> No
     label = f'{name}: lowest {losses[best]:.4g} in epoch {best + 1}'
     axes.plot(np.arange(1, len(losses) + 1), losses, color=colour, label=label, linewidth=1.6)
     axes.plot(best + 1, losses[best], marker='o', markersize=4.5, color=colour)
-
-
-def _style_curves(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.set_xlabel('epoch', color=INK, fontsize=9)
-    axes.set_ylabel('loss', color=INK, fontsize=9)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.tick_params(labelsize=8, colors=FAINT_INK)
-    axes.grid(color='#e6e9ee', linewidth=0.7)
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.spines[['bottom', 'left']].set_color(FAINT_INK)
-    axes.legend(fontsize=8, frameon=False, labelcolor=INK)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,11 @@ from ptychodus_torch_plugin.errors import ScanValueError
 MIN_SIDE_PX = 16
 # Fraction of the square over which the window rises and falls.
 TAPER = 0.5
+HALF_BIT_SNR = math.sqrt(2) - 1
+"""Ratio of signal to noise of an image that tells half a bit a pixel: log2(1 + SNR) = 1/2."""
+
+Criterion = Literal['halves', 'noise-free']
+"""What was correlated: images of two halves of the data, or an image and one without noise."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +33,15 @@ class FRC:
     correlation : (r,) float64
         Real part of the normalised correlation over the ring, from -1 to 1.
     threshold : (r,) float64
-        Half-bit threshold.
+        Half-bit threshold: where the curve falls below it, less than half a bit a pixel is left.
+    criterion
+        What the threshold is for: 'halves' or 'noise-free', see `fourier_ring_correlation`.
     """
 
     frequencies: PositionArray
     correlation: PositionArray
     threshold: PositionArray
+    criterion: Criterion
 
     def _crossing(self) -> float | None:
         """Return the first frequency in 1/px where the correlation falls below the threshold."""
@@ -56,24 +65,45 @@ class FRC:
         crossing = self._crossing()
         return None if crossing is None else 0.5 / crossing
 
+    def resolution_m(self, pixel_size_m: tuple[float, float] | None) -> float | None:
+        """Return the same in metres, of the longer side of a pixel; `None` if it is not known."""
+        half_period_px = self.resolution_px()
+        if half_period_px is None or pixel_size_m is None:
+            return None
+        return half_period_px * max(pixel_size_m)
+
     def nyquist_fraction(self) -> float:
         """Return the first crossing as a fraction of Nyquist; 1 if there is none."""
         crossing = self._crossing()
         return 1.0 if crossing is None else crossing / 0.5
 
+    def as_dict(self) -> dict[str, list[float]]:
+        """Return the curve for JSON."""
+        return {
+            'frequency_per_px': self.frequencies.tolist(),
+            'correlation': self.correlation.tolist(),
+            'threshold': self.threshold.tolist(),
+        }
 
-def fourier_ring_correlation(a: NDArray[Any], b: NDArray[Any]) -> FRC:
+
+def fourier_ring_correlation(
+    a: NDArray[Any], b: NDArray[Any], criterion: Criterion = 'halves'
+) -> FRC:
     """Correlate two real or complex images ring by ring in Fourier space.
 
     The central square is taken, its weighted mean removed, and a cosine-tapered (Tukey) window laid
-    over it.  The threshold is the half-bit curve of van Heel and Schatz, J. Struct. Biol. 151, 250
-    (2005), with the number of independent values of a ring: half of them for real images, and
-    fewer by what the window correlates.
+    over it.  The threshold is a half-bit curve, for the number of independent values of a ring:
+    half of them for real images, and fewer by what the window correlates.
 
     Parameters
     ----------
     a, b : (h, w) float or complex
         Images in register, on the same grid.
+    criterion
+        'halves': both are made of one half of the data each, and the threshold, which tends to
+        0.17, is for the image of all data (see `half_bit_of_halves`).  'noise-free': `b` is the
+        truth, or taken for it, and the threshold, which tends to 0.54, is for `a` (see
+        `half_bit_of_one`).
 
     Raises
     ------
@@ -111,7 +141,9 @@ def fourier_ring_correlation(a: NDArray[Any], b: NDArray[Any]) -> FRC:
     independent = (line**2).sum() ** 2 / (side * (line**4).sum())
     if not (np.iscomplexobj(a) or np.iscomplexobj(b)):
         independent /= 2
-    return FRC(np.arange(1, side // 2 + 1) / side, correlation, _half_bit(independent * count))
+    half_bit = half_bit_of_halves if criterion == 'halves' else half_bit_of_one
+    frequencies = np.arange(1, side // 2 + 1) / side
+    return FRC(frequencies, correlation, half_bit(independent * count), criterion)
 
 
 def _tapered_spectrum(image: NDArray[Any], window: PositionArray) -> NDArray[np.complex128]:
@@ -119,8 +151,28 @@ def _tapered_spectrum(image: NDArray[Any], window: PositionArray) -> NDArray[np.
     return np.asarray(np.fft.fft2(window * (image - mean)), dtype=np.complex128)
 
 
-def _half_bit(independent: PositionArray) -> PositionArray:
-    """Return the threshold for rings of so many independent values: an SNR of sqrt(2) - 1."""
-    root = np.sqrt(independent)
-    threshold: PositionArray = (0.2071 + 1.9102 / root) / (1.2071 + 0.9102 / root)
+def half_bit_of_halves(independent: PositionArray) -> PositionArray:
+    """Return the threshold for two halves of the data, in rings of so many independent values.
+
+    Each half has half the SNR s of all data together, s = sqrt(2) - 1; with h = s / 2 and n values
+    (h + (2 sqrt(h) + 1) / sqrt(n)) / (1 + h + 2 sqrt(h) / sqrt(n)): van Heel and Schatz, J. Struct.
+    Biol. 151, 250 (2005).
+    """
+    root, half = np.sqrt(independent), HALF_BIT_SNR / 2
+    cross = 2 * math.sqrt(half)
+    threshold: PositionArray = (half + (cross + 1) / root) / (1 + half + cross / root)
+    return threshold
+
+
+def half_bit_of_one(independent: PositionArray) -> PositionArray:
+    """Return the threshold for an image and one without noise, in rings of so many values.
+
+    The same derivation with the noise in one image: its correlation with the signal alone is
+    (sqrt(s) + 1 / sqrt(n)) / sqrt(1 + s + 2 sqrt(s) / sqrt(n)).  For many values this is
+    sqrt(s / (1 + s)), the C_ref of Rosenthal and Henderson, J. Mol. Biol. 333, 721 (2003), of two
+    halves that correlate by h / (1 + h).
+    """
+    root, signal = np.sqrt(independent), math.sqrt(HALF_BIT_SNR)
+    power = 1 + HALF_BIT_SNR + 2 * signal / root
+    threshold: PositionArray = (signal + 1 / root) / np.sqrt(power)
     return threshold

@@ -15,7 +15,6 @@ import numpy as np
 from ptychodus_torch_plugin.bundle.archive import read_manifest
 from ptychodus_torch_plugin.bundle.container import FILE_NAMES
 from ptychodus_torch_plugin.bundle.limits import WEIGHTS
-from ptychodus_torch_plugin.cli.comparison import OBJECT_NPZ_KEYS
 from ptychodus_torch_plugin.cli.model_conversion import describe_model
 from ptychodus_torch_plugin.errors import ScanFileError
 from ptychodus_torch_plugin.files.array_headers import Header, array_headers
@@ -28,6 +27,7 @@ from ptychodus_torch_plugin.foreign.conversion import convert_archive
 from ptychodus_torch_plugin.optics import Optics
 from ptychodus_torch_plugin.pattern_store import blocks
 from ptychodus_torch_plugin.physics import Complex
+from ptychodus_torch_plugin.placed_objects import OBJECT_NPZ_KEYS
 from ptychodus_torch_plugin.probes import center_px
 from ptychodus_torch_plugin.scan import ScanData
 

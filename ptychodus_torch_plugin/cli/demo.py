@@ -168,8 +168,8 @@ def _run(chosen: dict[str, Any], scans: _Scans) -> 'RunConfig':
 
 
 def _demonstrate(folder: Path, scans: _Scans, run: 'RunConfig', display: Display) -> Outcome:
-    from ptychodus_torch_plugin.cli.comparison import object_of_scan
     from ptychodus_torch_plugin.pictures import preview_png
+    from ptychodus_torch_plugin.placed_objects import object_of_scan
 
     start = time.perf_counter()
     model = train_with_display(scans.training, run, display)

@@ -1,90 +1,153 @@
-"""`evaluate`: a reconstructed object against the true one."""
+"""`evaluate`: how good a reconstructed object is."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ptychodus_torch_plugin.cli.groups import with_groups
 from ptychodus_torch_plugin.cli.options import Json, output_dir
-from ptychodus_torch_plugin.cli.outputs import output_folder
-from ptychodus_torch_plugin.cli.progress import progress_display
+from ptychodus_torch_plugin.cli.outputs import output_folder, write_json
+from ptychodus_torch_plugin.cli.progress import Display, progress_display
+from ptychodus_torch_plugin.cli.reading_options import ReadingOptions
 from ptychodus_torch_plugin.cli.report import say_facts, say_files, say_json, text_of_number
+from ptychodus_torch_plugin.cli.settings import read_one
+from ptychodus_torch_plugin.errors import ConfigError
 
 if TYPE_CHECKING:
+    from ptychodus_torch_plugin.evaluation import Evaluation
     from ptychodus_torch_plugin.metrics import ObjectMetrics
+    from ptychodus_torch_plugin.r_factors import RFactors
 
-PICTURE = 'comparison.png'
+PICTURE, FIGURES = 'comparison.png', 'evaluation.json'
 
 
+@with_groups
 def evaluate(
     object_file: Annotated[
         Path, typer.Argument(metavar='OBJECT', help='object.h5 (a product) or object.npz.')
     ],
+    *,
     truth: Annotated[
-        Path,
+        Path | None,
+        typer.Option(metavar='FILE', help='Scan file or product with the true object.'),
+    ] = None,
+    reference: Annotated[
+        Path | None,
         typer.Option(
-            metavar='FILE', help='Scan file that holds the true object, or another product.'
+            metavar='FILE',
+            help='Product or scan file with an object to be taken for the true one, such as '
+            'another program made of all data.',
         ),
-    ],
-    out: Annotated[Path | None, output_dir(PICTURE)] = None,
+    ] = None,
+    half: Annotated[
+        Path | None,
+        typer.Option(
+            metavar='FILE',
+            help="Product of the other half of the data, as 'infer --half' makes it: the "
+            'resolution without any truth.',
+        ),
+    ] = None,
+    scan: Annotated[
+        Path | None,
+        typer.Option(
+            metavar='FILE',
+            help='Scan file to measure R on: over the patterns that the product was made from, '
+            'and over the others.',
+        ),
+    ] = None,
+    out: Annotated[Path | None, output_dir(f'{FIGURES}, {PICTURE}')] = None,
     json_output: Json = False,
+    reading: ReadingOptions,
 ) -> None:
-    """Compare an object with the true one.
+    """Compare an object with another one, or with the patterns of a scan.
 
-    Where the beam has been; what ptychography cannot know is removed first: a complex factor, a
-    phase ramp, and a shift.
+    Expects one of --truth, --reference and --half, or --scan, or both. Objects are compared where
+    the beam has been; what ptychography cannot know is removed first: a complex factor, a phase
+    ramp, and a shift. How the --scan file is read, the last options say.
     """
+    others = {'truth': truth, 'reference': reference, 'half': half}
+    given = {name: path for name, path in others.items() if path is not None}
+    if len(given) > 1 or (not given and scan is None):
+        raise ConfigError(
+            f'{object_file} is to be evaluated by '
+            f'{" and ".join(f"--{name}" for name in given) or "nothing"}; expected one of --truth, '
+            '--reference and --half, or --scan, or both.'
+        )
+    sources = given if scan is None else {**given, 'scan': scan}
+    files: dict[str, Path] = {}
     if out is None:
-        metrics, picture = _compare(object_file, truth, None), None
+        found = _evaluate(object_file, sources, reading)
+        values = {'object': object_file, **sources, **found.as_dict(), 'files': files}
     else:
         with output_folder(out) as folder:
-            picture = folder / PICTURE
-            metrics = _compare(object_file, truth, picture)
-    files = {} if picture is None else {'picture': picture}
+            found = _evaluate(object_file, sources, reading)
+            files['figures'] = folder / FIGURES
+            if given:
+                files['picture'] = folder / PICTURE
+                found.draw(files['picture'], title=object_file.name)
+            values = {'object': object_file, **sources, **found.as_dict(), 'files': files}
+            write_json(files['figures'], values)
     if json_output:
-        say_json({'object': object_file, 'truth': truth, **metrics.as_dict(), 'files': files})
+        say_json(values)
         return
-    say_facts(_facts(metrics))
+    say_facts(_facts(found))
     if files:
         say_files(files)
 
 
-def _compare(object_file: Path, truth_file: Path, picture: Path | None) -> 'ObjectMetrics':
-    with progress_display() as display, display.busy(f'Comparing {object_file.name}'):
-        from ptychodus_torch_plugin.cli.comparison import (
-            common_part,
-            reconstructed_object,
-            true_object,
-        )
-        from ptychodus_torch_plugin.metrics import compare_objects
-        from ptychodus_torch_plugin.pictures import draw_comparison
-
-        ours, theirs = reconstructed_object(object_file), true_object(truth_file)
-        object_, reference, region = common_part(ours, theirs)
-        metrics = compare_objects(object_, reference, region)
-        if picture is not None:
-            draw_comparison(
-                picture,
-                {object_file.name: object_},
-                reference,
-                region,
-                pixel_size_m=ours.pixel_size_m or theirs.pixel_size_m,
-                title=object_file.name,
-            )
-        return metrics
+def _evaluate(object_file: Path, sources: dict[str, Path], reading: ReadingOptions) -> 'Evaluation':
+    with progress_display() as display:
+        return _measured(object_file, sources, reading, display)
 
 
-def _facts(metrics: 'ObjectMetrics') -> dict[str, Any]:
+def _measured(
+    object_file: Path, sources: dict[str, Path], reading: ReadingOptions, display: Display
+) -> 'Evaluation':
+    chosen: dict[str, Any] = dict(sources)
+    if 'scan' in sources:
+        chosen['scan'] = read_one(sources['scan'], reading, display)
+    with display.busy(f'Evaluating {object_file.name}'):
+        from ptychodus_torch_plugin.evaluation import evaluate as measure
+
+        return measure(object_file, **chosen)
+
+
+def _facts(found: 'Evaluation') -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    if found.metrics is not None:
+        facts |= _facts_of_objects(found.metrics, found)
+    if found.r is not None:
+        facts['R'] = _facts_of_r(found.r)
+    return facts
+
+
+def _facts_of_objects(metrics: 'ObjectMetrics', found: 'Evaluation') -> dict[str, Any]:
+    from ptychodus_torch_plugin.evaluation_picture import CRITERIA, half_period_text
+
     def quality(psnr: float, ssim: float) -> str:
         return f'PSNR {text_of_number(psnr, 2)} dB, SSIM {text_of_number(ssim, 4)}'
 
-    half_period = metrics.frc_resolution_px
-    resolution = 'better than 1 px' if half_period is None else f'{half_period:.2f} px'
+    half_period = half_period_text(metrics.frc, found.pixel_size_m)
+    other = 'other half' if found.compared_with == 'half' else found.compared_with
     return {
         'phase': quality(metrics.phase_psnr_dB, metrics.phase_ssim),
         'amplitude': quality(metrics.amplitude_psnr_dB, metrics.amplitude_ssim),
         'complex error': text_of_number(metrics.complex_error, 4),
-        'resolution': f'{resolution} half-period, {metrics.frc_nyquist_fraction:.2f} of Nyquist '
-        '(Fourier ring correlation, half-bit)',
-        'compared': f'{metrics.region_px} px that the beam has scanned',
+        'resolution': [
+            f'{half_period} half-period, {metrics.frc_nyquist_fraction:.2f} of Nyquist',
+            f'by Fourier ring correlation, {CRITERIA[metrics.frc_criterion]}',
+        ],
+        'compared': f'with the {other}, in {metrics.region_px} px that the beam has scanned',
     }
+
+
+def _facts_of_r(r: 'RFactors') -> list[str]:
+    lines = []
+    if r.r_fitted is not None:
+        lines.append(f'{r.r_fitted:.4f} on {r.fitted_patterns} patterns that it was made from')
+    if r.r_held_out is not None:
+        lines.append(f'{r.r_held_out:.4f} on {r.held_out_patterns} others')
+    if r.outside_patterns:
+        lines.append(f'{r.outside_patterns} patterns lie partly outside the object')
+    return lines

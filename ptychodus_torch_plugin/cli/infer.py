@@ -16,7 +16,13 @@ from ptychodus_torch_plugin.cli.following import (
     follow_into,
 )
 from ptychodus_torch_plugin.cli.groups import with_groups
-from ptychodus_torch_plugin.cli.model_options import Modes, RefineProbe
+from ptychodus_torch_plugin.cli.halves import Half, check_half, take
+from ptychodus_torch_plugin.cli.model_options import (
+    Modes,
+    RefineIntensity,
+    RefinePositions,
+    RefineProbe,
+)
 from ptychodus_torch_plugin.cli.options import Backend, Json, Quiet, given, output_dir, setting
 from ptychodus_torch_plugin.cli.outputs import output_folder
 from ptychodus_torch_plugin.cli.parts import (
@@ -31,13 +37,12 @@ from ptychodus_torch_plugin.cli.progress import Display, progress_display
 from ptychodus_torch_plugin.cli.reading_options import ReadingOptions
 from ptychodus_torch_plugin.cli.reconstruction import as_in_training, reconstruct_into
 from ptychodus_torch_plugin.cli.report import say_files, say_json, say_reconstruction
-from ptychodus_torch_plugin.cli.settings import load_backend, read_one, run_config
+from ptychodus_torch_plugin.cli.settings import load_backend, read_one, read_truth, run_config
 from ptychodus_torch_plugin.errors import ConfigError
 from ptychodus_torch_plugin.ranks import Rank, own_rank
 
 if TYPE_CHECKING:
     from ptychodus_torch_plugin.api import Model
-    from ptychodus_torch_plugin.cli.comparison import PlacedObject
     from ptychodus_torch_plugin.config import ModelConfig, RunConfig
     from ptychodus_torch_plugin.scan import ScanData
 
@@ -53,11 +58,13 @@ class SweepOptions:
         'sweeps': 'model.sweeps_before',
         'probe_modes': 'model.sweeps.probe_modes',
         'refine_probe': 'model.sweeps.refine_probe',
+        'refine_intensity': 'model.sweeps.refine_intensity',
+        'refine_positions': 'model.sweeps.refine_positions',
     }
 
     architecture: Annotated[
         Literal['none'] | None,
-        typer.Option(help='none: no model, physics sweeps alone. The next three options go along.'),
+        typer.Option(help='none: no model, physics sweeps alone. The next five options go along.'),
     ] = None
     sweeps: Annotated[
         int | None,
@@ -65,6 +72,8 @@ class SweepOptions:
     ] = None
     probe_modes: Modes = None
     refine_probe: RefineProbe = None
+    refine_intensity: RefineIntensity = None
+    refine_positions: RefinePositions = None
 
 
 CNN_SETTINGS = {
@@ -165,6 +174,7 @@ def infer(
     inference: InferenceOptions,
     execution: ExecutionOptions,
     following: FollowOptions,
+    half: Half = None,
     part: Part = None,
     merge: Merge = False,
     device: Device = None,
@@ -175,6 +185,7 @@ def infer(
     Writes it as a Ptychodus product, as arrays and as a picture, with R-factors on the fitted
     patterns and on patterns that a second reconstruction never saw.
     Several processes, of torchrun or srun, share the work of a 'cnn'; the first one writes.
+    With --half it makes the object of one half of the patterns, for 'evaluate --half'.
     With --follow it shows the object of a scan that is still being measured.
     """
     rank = own_rank()
@@ -183,6 +194,8 @@ def infer(
     _check_choice(model_path, sweeps)
     chosen = {**given(inference), **given(execution), **given(sweeps)}
     chosen = replace_device(chosen, device)
+    alone = share is None and rank.alone and not following.follow
+    chosen = check_half(half, chosen, alone=alone)
     with (
         progress_display(quiet=quiet or not rank.first) as display,
         output_folder(out, writes=rank.first) as folder,
@@ -200,7 +213,9 @@ def infer(
             model = _sweeps_alone(scan, run, backend)
         else:
             run = run_config(as_in_training(model, scan) | chosen)
-        known = None if truth is None else _truth(truth, scan, display)
+        taken = take(scan, half, model)
+        scan = taken.scan
+        known = None if truth is None else read_truth(truth, scan, display)
         parts: list[Path] | None = None
         if share is not None:
             parts = parts_of(folder, model, scan, run, display, share)
@@ -211,7 +226,16 @@ def infer(
         if source is not None:
             scan, result = follow_into(folder, model, source, run, following, display)
         outcome = reconstruct_into(
-            folder, model, scan, run, display, truth=known, parts=parts, result=result
+            folder,
+            model,
+            scan,
+            run,
+            display,
+            truth=known,
+            parts=parts,
+            result=result,
+            rows=taken.rows,
+            remarks=taken.remarks,
         )
         remove_parts(parts or [], share)
     if json_output:
@@ -280,13 +304,3 @@ def _sweeps_alone(scan: 'ScanData', run: 'RunConfig', backend: str | None) -> 'M
     from ptychodus_torch_plugin.api import train
 
     return train([scan], run.model, backend=backend)
-
-
-def _truth(path: Path, scan: 'ScanData', display: Display) -> 'PlacedObject':
-    """Return the true object; refuse one of another place or pixel before any work."""
-    with display.busy(f'Reading {path.name}'):
-        from ptychodus_torch_plugin.cli.comparison import common_part, place, true_object
-
-        truth = true_object(path)
-        common_part(place(scan, scan.frame), truth)
-        return truth

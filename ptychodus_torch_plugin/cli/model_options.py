@@ -19,6 +19,22 @@ RefineProbe = Annotated[
     bool | None,
     switch('refine-probe', default=True, what='Whether the sweeps update the probe, too.'),
 ]
+RefineIntensity = Annotated[
+    bool | None,
+    switch(
+        'refine-intensity',
+        default=False,
+        what='Whether the sweeps find the intensity of the beam for each pattern.',
+    ),
+]
+RefinePositions = Annotated[
+    bool | None,
+    switch(
+        'refine-positions',
+        default=False,
+        what='Whether the sweeps correct the position of each pattern.',
+    ),
+]
 
 
 @dataclass(frozen=True)
@@ -32,6 +48,8 @@ class ModelOptions:
         'refine': 'model.sweeps_after',
         'probe_modes': 'model.sweeps.probe_modes',
         'refine_probe': 'model.sweeps.refine_probe',
+        'refine_intensity': 'model.sweeps.refine_intensity',
+        'refine_positions': 'model.sweeps.refine_positions',
     }
 
     architecture: Annotated[
@@ -61,3 +79,5 @@ class ModelOptions:
     ] = None
     probe_modes: Modes = None
     refine_probe: RefineProbe = None
+    refine_intensity: RefineIntensity = None
+    refine_positions: RefinePositions = None

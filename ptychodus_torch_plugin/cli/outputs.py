@@ -6,13 +6,14 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptychodus_torch_plugin.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from ptychodus_torch_plugin.arrays import BoolArray
+    from ptychodus_torch_plugin.arrays import BoolArray, IndexArray
     from ptychodus_torch_plugin.backends.protocol import EpochRecord, Reconstruction
     from ptychodus_torch_plugin.scan import ScanData
 
@@ -141,6 +142,7 @@ def write_reconstruction(
     result: Reconstruction,
     region: BoolArray,
     history: Sequence[EpochRecord],
+    rows: IndexArray | None = None,
 ) -> dict[str, Path]:
     """Write object.h5, object.npz and object.png; return them by name.
 
@@ -149,15 +151,19 @@ def write_reconstruction(
     folder
         Where they go.
     scan, result
-        What was reconstructed, and the object.
+        What was reconstructed, and the object; positions that were refined are written.
     region : (h, w) bool
         Where the beam has been, for the picture.
     history
         Losses of the training, for the product.
+    rows : (n,) int64, optional
+        Which patterns of a larger scan those of `scan` are, for the product.
     """
     from ptychodus_torch_plugin.files.product import write_object_npz, write_product
     from ptychodus_torch_plugin.pictures import draw_object
 
+    if result.exposures is not None:
+        scan = replace(scan, positions_px=result.exposures.positions_px)
     files = {key: folder / f'object.{key}' for key in ('h5', 'npz', 'png')}
     quality = _quality(result)
     write_product(
@@ -169,6 +175,7 @@ def write_reconstruction(
         losses=[
             (r.epoch, r.loss if r.validation_loss is None else r.validation_loss) for r in history
         ],
+        indexes=rows,
         name=scan.name,
         comments=f'Stage: {result.stage}. {quality}.',
     )

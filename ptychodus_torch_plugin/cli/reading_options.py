@@ -27,6 +27,7 @@ class ReadingOptions:
         'position_anchor': 'position_anchor',
         'crop': 'crop_px',
         'photons': 'photons',
+        'background': 'background',
         'pixel_size_m': 'pixel_size_m',
         'photon_energy_eV': 'photon_energy_eV',
         'detector_distance_m': 'detector_distance_m',
@@ -74,6 +75,15 @@ class ReadingOptions:
             '--photons',
             default='as stored',
             what='Mean total counts of a pattern, for files whose patterns were normalised.',
+        ),
+    ] = None
+    background: Annotated[
+        str | None,
+        setting(
+            '--background',
+            default='as stored',
+            what='Counts per pixel that the beam has no part in: a number, or a .npy, NPZ or HDF5 '
+            'file with one for each pixel.',
         ),
     ] = None
     pixel_size_m: Annotated[

@@ -14,10 +14,10 @@ from ptychodus_torch_plugin.cli.stopping import StoppedError, StopRequest
 
 if TYPE_CHECKING:
     from ptychodus_torch_plugin.api import Model
-    from ptychodus_torch_plugin.arrays import BoolArray
+    from ptychodus_torch_plugin.arrays import BoolArray, IndexArray
     from ptychodus_torch_plugin.backends.protocol import Reconstruction
-    from ptychodus_torch_plugin.cli.comparison import PlacedObject
     from ptychodus_torch_plugin.config import RunConfig
+    from ptychodus_torch_plugin.placed_objects import PlacedObject
     from ptychodus_torch_plugin.scan import ScanData
 
 METRICS_FILE = 'metrics.json'
@@ -47,6 +47,7 @@ def reconstruct_into(
     truth: 'PlacedObject | None' = None,
     parts: Sequence[Path] | None = None,
     result: 'Reconstruction | None' = None,
+    rows: 'IndexArray | None' = None,
     remarks: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Reconstruct a scan and write the object and metrics.json into `folder`.
@@ -65,6 +66,8 @@ def reconstruct_into(
         Files of all parts that the network predicted; None: it predicts here.
     result
         What was reconstructed already; None: that is done here.
+    rows : (n,) int64, optional
+        Which patterns of a larger scan those of `scan` are.
     remarks
         What metrics.json shall hold besides.
 
@@ -73,7 +76,7 @@ def reconstruct_into(
     StoppedError
         If the user stopped it; nothing was written.
     """
-    from ptychodus_torch_plugin.cli.comparison import compare_stages, region_of
+    from ptychodus_torch_plugin.evaluation import compare_stages, region_of
 
     seen = held_out_seen_in_training(model, scan, run)
     if seen:
@@ -105,7 +108,7 @@ def reconstruct_into(
             **({} if parts is None else {'parts': len(parts)}),
             **(remarks or {}),
         }
-        files = write_reconstruction(folder, scan, result, region, model.history)
+        files = write_reconstruction(folder, scan, result, region, model.history, rows)
         files['metrics'] = write_json(folder / METRICS_FILE, metrics)
     return Outcome(result, region, metrics, files)
 
@@ -116,7 +119,7 @@ def held_out_seen_in_training(model: 'Model', scan: 'ScanData', run: 'RunConfig'
 
     from ptychodus_torch_plugin.training_plan import held_out_indices
 
-    if model.training is None or not model.history or not was_trained_on(model, scan):
+    if model.training is None or not model.history or not model.was_trained_on(scan):
         return 0
     now, then = (
         held_out_indices(scan, each.held_out_fraction, each.seed)
@@ -125,15 +128,9 @@ def held_out_seen_in_training(model: 'Model', scan: 'ScanData', run: 'RunConfig'
     return len(np.setdiff1d(now, then))
 
 
-def was_trained_on(model: 'Model', scan: 'ScanData') -> bool:
-    """Return whether a scan is one of those that the model was trained on."""
-    prints = [known.get('sha256') for known in model.provenance.get('scans', ())]
-    return scan.fingerprint() in prints
-
-
 def as_in_training(model: 'Model', scan: 'ScanData') -> dict[str, Any]:
     """Hold out what the training on this scan held out, for only those patterns are unseen."""
-    if model.training is None or not was_trained_on(model, scan):
+    if model.training is None or not model.was_trained_on(scan):
         return {}
     return {
         'inference.held_out_fraction': model.training.held_out_fraction,

@@ -15,6 +15,7 @@ ARCHITECTURE, GRIDSIZE = 'model.architecture', 'model.gridsize'
 if TYPE_CHECKING:
     from ptychodus_torch_plugin.cli.progress import Display
     from ptychodus_torch_plugin.config import RunConfig
+    from ptychodus_torch_plugin.placed_objects import PlacedObject
     from ptychodus_torch_plugin.scan import ScanData
 
 
@@ -43,6 +44,16 @@ def read_one(path: Path, reading: ReadingOptions, display: Display) -> ScanData:
 
         options = ReadOptions(**given(reading))
         return read_scan(path, options, diffraction_path=reading.diffraction)
+
+
+def read_truth(path: Path, scan: ScanData, display: Display) -> PlacedObject:
+    """Return the true object; refuse one of another place or pixel before any work."""
+    with display.busy(f'Reading {path.name}'):
+        from ptychodus_torch_plugin.placed_objects import common_part, place, true_object
+
+        truth = true_object(path)
+        common_part(place(scan, scan.frame), truth)
+        return truth
 
 
 def run_config(

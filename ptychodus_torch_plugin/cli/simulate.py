@@ -40,6 +40,8 @@ class SimulationOptions:
         'probe_diameter_px': 'probe_diameter_px',
         'probe_modes': 'probe_modes',
         'photons': 'photons',
+        'background': 'background',
+        'intensity_variation': 'intensity_variation',
         'poisson': 'poisson',
         'seed': 'seed',
     }
@@ -127,6 +129,23 @@ class SimulationOptions:
     photons: Annotated[
         float | None,
         setting('--photons', default='100000', what='Mean total counts of a pattern.'),
+    ] = None
+    background: Annotated[
+        float | None,
+        setting(
+            '--background',
+            default='0.0',
+            what='Mean counts per pixel of a pattern that the beam has no part in.',
+        ),
+    ] = None
+    intensity_variation: Annotated[
+        float | None,
+        setting(
+            '--intensity-variation',
+            default='0.0',
+            what='Standard deviation of the intensity of the beam from pattern to pattern, '
+            'relative to its mean.',
+        ),
     ] = None
     poisson: Annotated[
         bool | None,

@@ -167,16 +167,104 @@ def test_evaluate_agrees_with_what_infer_found(here, call, inferred, other_file)
     for name in FIGURES:
         assert product[name] == pytest.approx(told[name], rel=1e-3), name
     assert (here / 'out/comparison.png').read_bytes().startswith(b'\x89PNG')
+    assert json.loads((here / 'out/evaluation.json').read_text()) == product
+    assert product['files'].keys() == {'figures', 'picture'}
+    assert (product['compared_with'], product['frc_criterion']) == ('truth', 'noise-free')
+    pixel_m = read_scan(other_file).optics.pixel_size_m[0]
+    assert product['frc_resolution_m'] == pytest.approx(pixel_m * product['frc_resolution_px'])
+    assert product['frc'].keys() == {'frequency_per_px', 'correlation', 'threshold'}
     arrays = call('evaluate', folder / 'object.npz', '--truth', other_file, '--json').json
     assert arrays['complex_error'] == pytest.approx(told['complex_error'], rel=0.02)
 
 
 def test_evaluate_prints_figures_for_people(here, call, inferred, other_file):
     folder, found = inferred
-    out = call('evaluate', folder / 'object.h5', '--truth', other_file).out
+    out = call('evaluate', folder / 'object.h5', '--truth', other_file, '--scan', other_file).out
     told = found['stages'][found['stage']]['object']
     assert f'phase          PSNR {told["phase_psnr_dB"]:.2f} dB' in out
-    assert 'Fourier ring correlation' in out
+    assert 'by Fourier ring correlation, half-bit threshold against an object without noise' in out
+    assert f'{told["frc_resolution_px"]:.2f} px = {1e9 * told["frc_resolution_m"]:.3g} nm' in out
+    assert ' on 64 patterns that it was made from\n' in out
+
+
+def test_r_alone_needs_no_other_object(here, call, inferred, other_file):
+    folder, found = inferred
+    ran = call(
+        *('evaluate', folder / 'object.h5', '--scan', other_file),
+        *('--output_dir', 'out', '--json'),
+    )
+    r = ran.json['r']
+    told = found['stages'][found['stage']]
+    assert r['r_fitted'] == r['r_all'] == pytest.approx(told['r_fitted'], rel=2e-3)
+    assert (r['r_held_out'], r['fitted_patterns'], r['held_out_patterns']) == (None, 64, 0)
+    assert ran.json['compared_with'] is None
+    assert [path.name for path in (here / 'out').iterdir()] == ['evaluation.json']
+
+
+@pytest.fixture(scope='module')
+def two_halves(tmp_path_factory, call, other_file):
+    """The output folders of both halves of a scan, and what was said about the first one."""
+    folder = tmp_path_factory.mktemp('halves')
+    infer = ('infer', '--test_data', other_file, '--architecture', 'none', '--sweeps', 6, '--json')
+    first, _ = (
+        call(*infer, '--half', half, '--output_dir', folder / half).json
+        for half in ('first', 'second')
+    )
+    return folder, first
+
+
+def test_halves_are_made_of_different_patterns(two_halves, other_file):
+    folder, first = two_halves
+    whole = read_scan(other_file)
+    rows = [read_product(folder / half / 'object.h5').indexes for half in ('first', 'second')]
+    assert sorted(np.concatenate(rows)) == list(range(64))
+    assert [first[key] for key in ('half', 'patterns', 'patterns_of_scan')] == ['first', 32, 64]
+    assert (first['held_out_patterns'], first['half_seen_in_training']) == (0, False)
+    with np.load(folder / 'first/object.npz') as arrays:
+        np.testing.assert_array_equal(arrays['positions_px'], whole.positions_px[rows[0]])
+
+
+def test_halves_are_compared(here, call, two_halves, other_file):
+    folder, first = two_halves
+    ran = call(
+        *('evaluate', folder / 'first/object.h5', '--half', folder / 'second/object.h5'),
+        *('--scan', other_file, '--output_dir', 'out', '--json'),
+    )
+    found = ran.json
+    assert (found['compared_with'], found['frc_criterion']) == ('half', 'halves')
+    assert found['patterns_in_both'] == 0
+    assert found['half'] == str(folder / 'second/object.h5')
+    assert (found['r']['fitted_patterns'], found['r']['held_out_patterns']) == (32, 32)
+    assert found['r']['r_fitted'] < found['r']['r_held_out']
+    told = first['stages'][first['stage']]['r_fitted']
+    assert found['r']['r_fitted'] == pytest.approx(told, rel=5e-3)
+    assert (here / 'out/comparison.png').is_file()
+    same = call('evaluate', folder / 'first/object.h5', '--half', folder / 'first/object.h5')
+    assert 'Warning: ' in same.err
+    assert 'both list 32 patterns of one number and place' in same.err
+
+
+def test_a_model_that_was_trained_on_the_scan_is_told_of(here, call, trained, scan_file):
+    ran = call(
+        *('infer', '--test_data', scan_file, '--model_path', trained, '--half', 'second'),
+        '--json',
+    )
+    assert ran.json['half_seen_in_training'] is True
+    assert 'Warning: the model was trained on' in ran.err
+    assert 'on both halves of it' in ran.err
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'expected'),
+    [
+        (['--held-out', 0.1], 'expected no --held-out with it'),
+        (['--part', '1/2'], 'expected no --follow, no --part and no --merge'),
+        (['--follow'], 'expected no --follow, no --part and no --merge'),
+    ],
+)
+def test_a_half_is_refused_with_what_contradicts_it(here, fail, other_file, arguments, expected):
+    sweeps = ('--architecture', 'none', '--half', 'first')
+    assert expected in fail('infer', '--test_data', other_file, *sweeps, *arguments).last
 
 
 def test_objects_on_different_canvases_meet_at_the_same_place(here, call, inferred):
@@ -208,9 +296,9 @@ def read_scan_like(product):
     from ptychodus_torch_plugin import ScanData
 
     n_px = product.probe.shape[-1]
-    middle = np.asarray([[34.0, 38.0]]) + np.asarray([[0.0, 0.0], [1.0, 2.0]])
+    middle = np.mgrid[24.0:52.0:4, 26.0:50.0:4].reshape(2, -1).T
     return ScanData(
-        patterns=np.ones((2, n_px, n_px), np.float32),
+        patterns=np.ones((len(middle), n_px, n_px), np.float32),
         positions_px=middle,
         probe=product.probe,
         bad_pixels=np.zeros((n_px, n_px), np.bool_),
@@ -226,11 +314,19 @@ def read_scan_like(product):
         (['object.h5', '--truth', 'metrics.json'], 'metrics.json'),
         (['metrics.json', '--truth', 'object.h5'], 'metrics.json'),
         (['object.png', '--truth', 'object.h5'], 'object.png'),
+        (['object.npz', '--scan', 'SCAN'], 'object.npz holds no probe to predict patterns with'),
+        (['object.h5', '--scan', 'SCAN', '--crop', '16'], 'expected the same. Was the detector'),
+        (['object.h5', '--truth', 'a.h5', '--half', 'b.h5'], 'by --truth and --half; expected one'),
+        (['object.h5', '--half', 'missing.h5'], 'missing.h5: there is no such file'),
+        (['object.h5'], 'is to be evaluated by nothing; expected one of --truth, --reference'),
     ],
 )
-def test_evaluate_refuses_what_it_cannot_compare(inferred, fail, monkeypatch, arguments, expected):
+def test_evaluate_refuses_what_it_cannot_compare(
+    inferred, other_file, fail, monkeypatch, arguments, expected
+):
     folder, _ = inferred
     monkeypatch.chdir(folder)
+    arguments = [other_file if each == 'SCAN' else each for each in arguments]
     assert expected in fail('evaluate', *arguments).last
 
 

@@ -1,27 +1,26 @@
-"""Objects with their place on the sample, to lay one on another and compare them.
-
-This module loads NumPy: commands import it inside their functions, so that `--help` does not.
-"""
+"""Objects with their place on the sample, to lay one on another and compare them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ptychodus_torch_plugin.arrays import (
+    BoolArray,
+    ComplexArray,
+    FloatArray,
+    IndexArray,
+    PositionArray,
+)
 from ptychodus_torch_plugin.errors import ScanFileError, ScanValueError
 from ptychodus_torch_plugin.files.containers import errors_named, open_container
 from ptychodus_torch_plugin.files.product import Product, read_product
 from ptychodus_torch_plugin.files.reading import identify, read_scan
 from ptychodus_torch_plugin.frame import ObjectFrame
-from ptychodus_torch_plugin.metrics import ObjectMetrics, compare_objects, scanned_region
-
-if TYPE_CHECKING:
-    from ptychodus_torch_plugin.arrays import BoolArray, ComplexArray, FloatArray, IndexArray
-    from ptychodus_torch_plugin.backends.protocol import Reconstruction
-    from ptychodus_torch_plugin.scan import ScanData
+from ptychodus_torch_plugin.regions import scanned_region
+from ptychodus_torch_plugin.scan import ScanData
 
 OBJECT_NPZ_KEYS = {'object', 'occupancy', 'origin_px', 'stage'}
 PIXEL_TOLERANCE = 1e-3
@@ -49,6 +48,8 @@ class PlacedObject:
         `None` if the file does not say.
     origin_px
         The same on the object grid of its scan; `None` if the file does not say.
+    fit
+        The rest of what was reconstructed, if known.
     """
 
     name: str
@@ -57,6 +58,29 @@ class PlacedObject:
     pixel_size_m: Point | None = None
     origin_m: Point | None = None
     origin_px: Point | None = None
+    fit: Fit | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What else belongs to a reconstructed object.
+
+    Attributes
+    ----------
+    probe : (m, N, N) complex64
+        Incoherent modes.
+    positions_px : (k, 2) float64
+        Patch centre [y, x] of each fitted pattern on the object's canvas.
+    rows : (k,) int64
+        Which patterns of the scan these are.
+    intensities : (k,) float64 or None
+        Intensity of the beam relative to its mean, where it was found for each pattern.
+    """
+
+    probe: ComplexArray
+    positions_px: PositionArray
+    rows: IndexArray
+    intensities: PositionArray | None = None
 
 
 def true_object(path: Path) -> PlacedObject:
@@ -91,40 +115,35 @@ def object_of_scan(scan: ScanData, name: str) -> PlacedObject:
     )
 
 
-def place(scan: ScanData, frame: ObjectFrame, region: BoolArray | None = None) -> PlacedObject:
-    """Return an empty object on a frame of a scan; `stage_of` puts an object there."""
+def place(
+    scan: ScanData,
+    frame: ObjectFrame,
+    region: BoolArray | None = None,
+    object_: ComplexArray | None = None,
+    fit: Fit | None = None,
+) -> PlacedObject:
+    """Return an object (h, w) on a frame of a scan; without one, an empty object."""
     pixel = scan.optics.pixel_size_m or (1.0, 1.0)
     y, x = frame.origin_px
     return PlacedObject(
         scan.name,
-        np.ones(frame.shape, dtype=np.complex64),
+        np.ones(frame.shape, dtype=np.complex64) if object_ is None else object_,
         region,
         scan.optics.pixel_size_m,
         (scan.optics.origin_m[0] + y * pixel[0], scan.optics.origin_m[1] + x * pixel[1]),
         (float(y), float(x)),
+        fit,
     )
 
 
-def region_of(scan: ScanData, result: Reconstruction) -> BoolArray:
-    """Return (h, w) bool: where the beam of a reconstruction has been."""
-    corners, _ = result.frame.corners(scan.positions_px, scan.n_px)
-    return scanned_region(result.frame.shape, corners, scan.n_px, _intensity(result.probe))
-
-
-def compare(placed: PlacedObject, truth: PlacedObject) -> ObjectMetrics:
-    """Compare two objects where their canvases overlap, inside the scanned region."""
-    return compare_objects(*common_part(placed, truth))
-
-
-def compare_stages(
-    scan: ScanData, result: Reconstruction, region: BoolArray, truth: PlacedObject
-) -> dict[str, ObjectMetrics]:
-    """Compare the object of each stage with the truth."""
-    placed = place(scan, result.frame, region)
-    return {
-        stage: compare(replace(placed, object_=object_), truth)
-        for stage, object_ in result.stages.items()
-    }
+def region_of_probe(
+    frame: ObjectFrame, positions_px: PositionArray, probe: ComplexArray
+) -> BoolArray:
+    """Return (h, w) bool: where a probe (m, N, N) has been, on a frame of its positions' grid."""
+    n_px = probe.shape[-1]
+    corners, _ = frame.corners(positions_px, n_px)
+    intensity: FloatArray = np.sum(np.abs(probe) ** 2, axis=0)
+    return scanned_region(frame.shape, corners, n_px, intensity)
 
 
 def common_part(a: PlacedObject, b: PlacedObject) -> tuple[ComplexArray, ComplexArray, BoolArray]:
@@ -135,7 +154,7 @@ def common_part(a: PlacedObject, b: PlacedObject) -> tuple[ComplexArray, Complex
     object_a, object_b : (h, w) complex64
         The common part.
     region : (h, w) bool
-        Where the beam has been, as the first one knows, or else the second; else everywhere.
+        Where the beam has been in each whose region is known; else everywhere.
 
     Raises
     ------
@@ -143,7 +162,7 @@ def common_part(a: PlacedObject, b: PlacedObject) -> tuple[ComplexArray, Complex
         If their pixels differ, nobody knows where they lie, or they do not overlap.
     """
     _check_pixels(a, b)
-    offset = _offset_px(a, b)
+    offset = np.rint(offset_px(a, b)).astype(np.int64)
     shapes = np.asarray(a.object_.shape), np.asarray(b.object_.shape)
     first = np.maximum(offset, 0)
     last = np.minimum(shapes[0], offset + shapes[1])
@@ -157,12 +176,15 @@ def common_part(a: PlacedObject, b: PlacedObject) -> tuple[ComplexArray, Complex
     theirs = tuple(
         slice(low, high) for low, high in zip(first - offset, last - offset, strict=True)
     )
-    if a.region is not None:
-        region = a.region[ours]
-    elif b.region is not None:
-        region = b.region[theirs]
-    else:
-        region = np.ones(a.object_[ours].shape, dtype=np.bool_)
+    region = np.ones(a.object_[ours].shape, dtype=np.bool_)
+    for each, part in ((a, ours), (b, theirs)):
+        if each.region is not None:
+            region &= each.region[part]
+    if not region.any():
+        raise ScanValueError(
+            f'the canvases of {a.name} and {b.name} overlap, but the beam has scanned no place of '
+            'both; expected objects of the same place on the sample.'
+        )
     return a.object_[ours], b.object_[theirs], region
 
 
@@ -177,20 +199,28 @@ def _check_pixels(a: PlacedObject, b: PlacedObject) -> None:
         )
 
 
-def _offset_px(a: PlacedObject, b: PlacedObject) -> IndexArray:
-    """Return the pixel of `a` on which pixel [0, 0] of `b` lies, rounded."""
+def offset_px(a: PlacedObject, b: PlacedObject) -> PositionArray:
+    """Return where [y, x] on the canvas of `a` pixel [0, 0] of `b` lies.
+
+    Raises `ScanValueError` if nobody knows.
+    """
     same_unit = (a.pixel_size_m is None) == (b.pixel_size_m is None)
     if a.origin_m is not None and b.origin_m is not None and same_unit:
         pixel = np.asarray(a.pixel_size_m or (1.0, 1.0))
-        offset = (np.asarray(b.origin_m) - np.asarray(a.origin_m)) / pixel
-    elif a.origin_px is not None and b.origin_px is not None:
-        offset = np.asarray(b.origin_px) - np.asarray(a.origin_px)
-    else:
-        raise ScanValueError(
-            f'{a.name} and {b.name} do not say where they lie to each other: one counts from its '
-            'scan, the other in metres; expected two products, or the scan that was reconstructed.'
-        )
-    return np.asarray(np.rint(offset), dtype=np.int64)
+        return np.asarray((np.asarray(b.origin_m) - np.asarray(a.origin_m)) / pixel)
+    if a.origin_px is not None and b.origin_px is not None:
+        return np.asarray(np.asarray(b.origin_px) - np.asarray(a.origin_px))
+    raise ScanValueError(
+        f'{a.name} and {b.name} do not say where they lie to each other: one counts from its '
+        'scan, the other in metres; expected two products, or the scan that was reconstructed.'
+    )
+
+
+def positions_on(placed: PlacedObject, scan: ScanData) -> PositionArray:
+    """Return the patch centres (n, 2) that a scan states on the canvas of an object."""
+    grid = place(scan, ObjectFrame((0, 0), (1, 1)))
+    _check_pixels(placed, grid)
+    return offset_px(placed, grid) + scan.positions_px
 
 
 def _is_object_npz(path: Path) -> bool:
@@ -210,15 +240,14 @@ def _from_product(path: Path) -> PlacedObject:
         region,
         product.optics.pixel_size_m,
         product.optics.origin_m,
+        fit=Fit(product.probe, product.positions_px, product.indexes),
     )
 
 
 def _region_of_product(product: Product) -> BoolArray | None:
-    n_px = product.probe.shape[-1]
     if not len(product.positions_m):
         return None
-    corners, _ = product.frame.corners(product.positions_px, n_px)
-    return scanned_region(product.frame.shape, corners, n_px, _intensity(product.probe))
+    return region_of_probe(product.frame, product.positions_px, product.probe)
 
 
 def _from_npz(path: Path) -> PlacedObject:
@@ -244,7 +273,3 @@ def _lit(illumination: FloatArray) -> BoolArray:
     square[inside] = illumination
     corner = np.zeros((1, 2), dtype=np.int64)
     return scanned_region((side, side), corner, side, square)[inside]
-
-
-def _intensity(probe: ComplexArray) -> FloatArray:
-    return np.asarray(np.sum(np.abs(probe) ** 2, axis=0))
