@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         TrainingConfig,
     )
     from ptychodus_torch_plugin.errors import PluginError
+    from ptychodus_torch_plugin.evaluation import Evaluation, evaluate, evaluate_halves
     from ptychodus_torch_plugin.files.options import ReadOptions
     from ptychodus_torch_plugin.files.reading import read_scan
     from ptychodus_torch_plugin.files.writing import write_scan
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     'Availability': 'backends.registry',
+    'Evaluation': 'evaluation',
     'ExecutionConfig': 'config',
     'InferenceConfig': 'config',
     'Model': 'api',
@@ -51,6 +53,8 @@ _HOMES = {
     'SweepConfig': 'config',
     'TrainingConfig': 'config',
     'available_backends': 'backends.registry',
+    'evaluate': 'evaluation',
+    'evaluate_halves': 'evaluation',
     'load_bundle': 'api',
     'read_scan': 'files.reading',
     'reconstruct': 'api',
@@ -63,6 +67,7 @@ _HOMES = {
 
 __all__ = [
     'Availability',
+    'Evaluation',
     'ExecutionConfig',
     'InferenceConfig',
     'Model',
@@ -78,6 +83,8 @@ __all__ = [
     'SweepConfig',
     'TrainingConfig',
     'available_backends',
+    'evaluate',
+    'evaluate_halves',
     'load_bundle',
     'read_scan',
     'reconstruct',

@@ -94,6 +94,11 @@ class Model:
         """Mean total counts of a pattern of the training scans."""
         return self.trained.calibration.mean_counts
 
+    def was_trained_on(self, scan: ScanData) -> bool:
+        """Return whether a scan is one of those that the model was trained on."""
+        prints = [known.get('sha256') for known in self.provenance.get('scans', ())]
+        return scan.fingerprint() in prints
+
     def save(self, path: str | Path, *, preview_png: bytes | None = None) -> Path:
         """Write the bundle `path` (a file, or a folder that gets `wts.h5.zip`); return its path."""
         from ptychodus_torch_plugin.bundle.archive import write_bundle

@@ -23,7 +23,8 @@ class Calibration:
     Attributes
     ----------
     probe : (m, N, N) complex64
-        Probe modes of the first training scan; their energy is its mean total counts.
+        Probe modes of the first training scan; their energy is its mean total counts less the
+        background.
     mean_counts
         Mean total counts of a pattern over all training scans.
     probe_trained
@@ -70,7 +71,7 @@ def scan_probe(scan: ScanData, config: ModelConfig, calibration: Calibration) ->
     """
     if not calibration.probe_trained:
         return first_probe(scan, config.sweeps)
-    return scale_probe(calibration.probe, scan.mean_counts(), scan.valid_pixels)
+    return scale_probe(calibration.probe, scan.mean_signal(), scan.valid_pixels)
 
 
 def group_energy(probe: physics.Complex, valid: BoolArray, config: ModelConfig) -> float:

@@ -240,7 +240,8 @@ def identity(model: Model, scan: ScanData, inference: InferenceConfig) -> str:
     ]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     arrays = dict(sorted(model.trained.export_weights().items()))
-    for array in (*arrays.values(), calibration.probe, scan.probe, scan.bad_pixels):
+    dark = () if scan.background is None else (scan.background,)
+    for array in (*arrays.values(), calibration.probe, scan.probe, scan.bad_pixels, *dark):
         digest.update(np.ascontiguousarray(array).data)
     digest.update(np.ascontiguousarray(scan.positions_px).data)
     return digest.hexdigest()

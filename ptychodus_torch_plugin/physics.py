@@ -117,7 +117,7 @@ def poisson_loss(predicted: Real, counts: Real, valid: BoolArray, mean_count: fl
     Parameters
     ----------
     predicted, counts : (n, N, N)
-        Expected counts I and measured counts k.
+        Expected counts, I or I + b with a background b, and measured counts k.
     valid : (N, N) bool
         Pixels that take part.
     mean_count
@@ -153,7 +153,9 @@ def total_variation(objects: Complex) -> float:
     return float(np.mean(np.sqrt(np.abs(down) ** 2 + np.abs(right) ** 2 + SMALLEST_STEP**2)))
 
 
-def impose_counts(waves: Complex, counts: Real, valid: BoolArray) -> Complex:
+def impose_counts(
+    waves: Complex, counts: Real, valid: BoolArray, background: Real | float = 0.0
+) -> Complex:
     """Pull predicted far fields (n, m, N, N) towards the measured counts (n, N, N).
 
     The amplitude a of a pixel goes to the minimiser of a'^2 - k log a'^2 + (a' - a)^2, which is
@@ -161,9 +163,14 @@ def impose_counts(waves: Complex, counts: Real, valid: BoolArray) -> Complex:
     modulus constraint, and where they are low it trusts a count no more than Poisson noise allows.
     The proximal form is known from ADMM for Poisson phase retrieval (Chang, Lou, Duan & Marchesini,
     SIAM J. Imaging Sci. 11, 24, 2018).  Bad pixels are left free.
+
+    Where a `background` b, (N, N) or a number, adds to the expected counts, k is replaced by what
+    of it the wave is expected to have made, k I / (I + b): the E step of expectation maximisation
+    for two independent Poisson sources (Shepp & Vardi, IEEE Trans. Med. Imaging 1, 113, 1982).  It
+    is never negative, and the wave rests where I + b = k.
     """
-    intensity = np.maximum(np.sum(np.abs(waves) ** 2, axis=1), MIN_INTENSITY)
-    target = (1 + np.sqrt(1 + 8 * counts / intensity)) / 4
+    intensity = np.sum(np.abs(waves) ** 2, axis=1)
+    target = (1 + np.sqrt(1 + 8 * counts / np.maximum(intensity + background, MIN_INTENSITY))) / 4
     factor = np.where(valid, 1 + POISSON_OVERSHOOT * (target - 1), 1)
     return np.asarray(waves * factor[:, None])
 

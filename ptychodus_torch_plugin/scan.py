@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -59,6 +60,9 @@ class ScanData:
         True where the detector does not count; these pixels take no part in any likelihood.
     object_guess : (h, w) complex64 or None
         The object on its own grid: a first guess, or the truth of a simulation.
+    background : (N, N) float32 or None
+        Counts per pixel and pattern that the beam has no part in (dark counts, stray light), on
+        average; they are in `patterns`.  None: there are none.
     optics
         Pixel size, energy and distance.
     name
@@ -77,6 +81,7 @@ class ScanData:
     probe: ComplexArray
     bad_pixels: BoolArray
     object_guess: ComplexArray | None = None
+    background: FloatArray | None = None
     optics: Optics = field(default_factory=Optics)
     name: str = 'scan'
     provenance: tuple[str, ...] = ()
@@ -89,6 +94,8 @@ class ScanData:
         check_array(self.bad_pixels, 'N N', name='bad_pixels', dtype=np.bool_, sizes=sizes)
         if self.object_guess is not None:
             check_array(self.object_guess, 'h w', name='object_guess', dtype=np.complex64)
+        if self.background is not None:
+            check_array(self.background, 'N N', name='background', dtype=np.float32, sizes=sizes)
         self._check_size()
         self._check_values()
 
@@ -123,6 +130,22 @@ class ScanData:
             )
         if not self.probe.any():
             raise ScanValueError('probe is zero everywhere; expected a first guess of the probe.')
+        if self.background is not None:
+            self._check_background(self.background)
+
+    def _check_background(self, background: FloatArray) -> None:
+        check_finite(background, name='background')
+        if background.min() < 0:
+            raise ScanValueError(
+                f'background has negative values (lowest {background.min():g}); expected counts '
+                'per pixel and pattern, 0 or more.'
+            )
+        if self.mean_signal() <= 0:
+            raise ScanValueError(
+                f'background holds {self._mean_background():g} counts in the good pixels of a '
+                f'pattern, and patterns holds {self.mean_counts():g} on average; expected fewer. '
+                'Give it in the units of the patterns, per pixel and pattern.'
+            )
 
     @cached_property
     def summary(self) -> Summary:
@@ -154,9 +177,23 @@ class ScanData:
         """Return the mean total count of a pattern over its good pixels."""
         return float(self.summary.total[self.valid_pixels].sum()) / self.n_patterns
 
+    def mean_signal(self) -> float:
+        """Return what of `mean_counts` the beam has made: all but the background."""
+        return self.mean_counts() - self._mean_background()
+
+    def _mean_background(self) -> float:
+        if self.background is None:
+            return 0.0
+        return float(self.background[self.valid_pixels].sum(dtype=np.float64))
+
     def mean_pattern(self) -> FloatArray:
         """Return the mean of all patterns, (N, N) float32."""
         return np.asarray(self.summary.total / self.n_patterns, dtype=np.float32)
+
+    def signal_pattern(self) -> FloatArray:
+        """Return `mean_pattern` less the background; noise may make it negative."""
+        mean = self.mean_pattern()
+        return mean if self.background is None else mean - self.background
 
     def subset(self, indices: IndexArray) -> ScanData:
         """Return the scan with only the patterns `indices` (n',) int64; the frame may shrink."""
@@ -179,17 +216,30 @@ class ScanData:
             probe=crop_probe(self.probe, n_px),
             bad_pixels=crop_center(self.bad_pixels, n_px),
             object_guess=None,
+            background=None if self.background is None else crop_center(self.background, n_px),
             optics=crop_optics(self.optics, self.n_px, n_px),
             provenance=(*self.provenance, f'detector cropped from {self.n_px} to {n_px} px'),
         )
 
     def fingerprint(self) -> str:
-        """Return a sha256 of patterns, positions and bad pixels, to know the same data again."""
+        """Return a sha256 of patterns, positions, bad pixels and background, if there is one."""
         digest = hashlib.sha256()
         digest.update(str((self.patterns.shape, self.patterns.dtype.str)).encode())
         for _, block in blocks(self.patterns):
             digest.update(np.ascontiguousarray(block).data)
-        for array in (self.positions_px, self.bad_pixels):
+        dark = () if self.background is None else (self.background,)
+        for array in (self.positions_px, self.bad_pixels, *dark):
             digest.update(str((array.shape, array.dtype.str)).encode())
             digest.update(np.ascontiguousarray(array).data)
         return digest.hexdigest()
+
+
+def backgrounds(scans: Sequence[ScanData]) -> FloatArray | None:
+    """Return the backgrounds of all scans, (k, N, N) float32, or None if no scan has one."""
+    if all(scan.background is None for scan in scans):
+        return None
+    dark = np.zeros((len(scans), *scans[0].bad_pixels.shape), np.float32)
+    for each, scan in zip(dark, scans, strict=True):
+        if scan.background is not None:
+            each[...] = scan.background
+    return dark

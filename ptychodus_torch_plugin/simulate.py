@@ -89,7 +89,12 @@ class SimulationConfig(Settings):
     probe_modes: int = Field(1, ge=1, le=8)
     """Number of incoherent probe modes."""
     photons: float = Field(1e5, gt=0.0, le=1e12)
-    """Mean total counts of a pattern."""
+    """Mean total counts of a pattern, without the background."""
+    background: float = Field(0.0, ge=0.0, le=1e9)
+    """Mean counts per pixel of a pattern that the beam has no part in."""
+    intensity_variation: float = Field(0.0, ge=0.0, le=2.0)
+    """Standard deviation of the intensity of the beam from pattern to pattern, relative to its
+    mean; the distribution is lognormal."""
     poisson: bool = True
     """Whether counts are drawn; without it the patterns are the expected counts."""
     seed: Count = 0
@@ -112,7 +117,8 @@ def simulate_scan(config: SimulationConfig) -> ScanData:
     -------
     ScanData
         `object_guess` is the true object on the grid of the positions and `probe` the true probe,
-        so that both together predict the expected counts, whose mean total is `config.photons`.
+        so that both together predict the expected counts, whose mean total is `config.photons`;
+        `background` adds to them.
         `positions_px` are the true positions plus `config.position_error_px`.
 
     Raises
@@ -122,8 +128,8 @@ def simulate_scan(config: SimulationConfig) -> ScanData:
     ScanValueError
         If `config.photons` is so low that no photon is counted.
     """
-    seeds = np.random.SeedSequence(config.seed).spawn(4)
-    object_rng, scan_rng, error_rng, noise_rng = (np.random.default_rng(seed) for seed in seeds)
+    seeds = np.random.SeedSequence(config.seed).spawn(5)
+    object_rng, scan_rng, error_rng, noise_rng, beam_rng = map(np.random.default_rng, seeds)
     true_positions, side_px = _positions(config, scan_rng)
     truth = make_object(
         config.object_kind,
@@ -135,19 +141,30 @@ def simulate_scan(config: SimulationConfig) -> ScanData:
     )
     probe = _modes(config)
     expected = expected_counts(truth, probe, true_positions)
+    expected *= _intensities(config, len(expected), beam_rng)[:, None, None]
     scale = config.photons * len(expected) / float(expected.sum())
     expected *= scale
+    expected += config.background
     patterns = noise_rng.poisson(expected) if config.poisson else expected
+    square = config.N, config.N
     return ScanData(
         patterns=patterns.astype(np.float32),
         positions_px=_reported(true_positions, config, side_px, error_rng),
         probe=(probe * np.sqrt(scale)).astype(np.complex64),
-        bad_pixels=np.zeros((config.N, config.N), dtype=np.bool_),
+        bad_pixels=np.zeros(square, dtype=np.bool_),
         object_guess=truth,
+        background=np.full(square, config.background, np.float32) if config.background else None,
         optics=_optics(config.N, side_px),
         name=_name(config),
         provenance=(f'simulated with {config.model_dump_json()}',),
     )
+
+
+def _intensities(config: SimulationConfig, n_patterns: int, rng: Generator) -> Real:
+    """Return the intensity of the beam for each pattern, (n,) of mean 1."""
+    sigma = np.sqrt(np.log1p(config.intensity_variation**2))
+    intensities = np.exp(sigma * rng.standard_normal(n_patterns))
+    return np.asarray(intensities / intensities.mean())
 
 
 def expected_counts(object_: Complex, probe: Complex, positions_px: PositionArray) -> Real:

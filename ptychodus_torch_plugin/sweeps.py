@@ -34,8 +34,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptychodus_torch_plugin import physics
-from ptychodus_torch_plugin.arrays import IndexArray, PositionArray
+from ptychodus_torch_plugin.arrays import FloatArray, IndexArray, PositionArray
 from ptychodus_torch_plugin.config import SweepConfig
+from ptychodus_torch_plugin.deflection import Deflection, moment_weights
+from ptychodus_torch_plugin.exposures import Exposures, Refinement, displacement_figures
 from ptychodus_torch_plugin.physics import Complex, Real
 from ptychodus_torch_plugin.probes import (
     center_px,
@@ -50,8 +52,11 @@ from ptychodus_torch_plugin.scan import ScanData
 FIRST_PROBE_SWEEP = 1
 """The first sweep (from 0) that may update the probe: the object has to take shape first."""
 
-PROBE_INTERVAL, PROBE_UPDATES = 8, 8
+PROBE_INTERVAL, PROBE_UPDATES = 8, 16
 """Every so many batches the probe is updated, or as often as makes so many updates a sweep."""
+
+FEW_PHOTONS = 5.0
+"""Photons per pixel of the object below which sweeps are damped in full from the start."""
 
 NODES = 3
 """Nodes of the interpolated shift along each axis.
@@ -64,18 +69,20 @@ has to be ends.
 
 @dataclass(frozen=True)
 class Sweep:
-    """Settings of one sweep: damping a, length of the step, momentum after it."""
+    """Settings of one sweep: damping a, length of the step, momentum and deflection after it."""
 
     damping: float
     step: float
     momentum: float
+    deflection: float = 0.0
 
 
 def schedule(config: SweepConfig, n_sweeps: int) -> list[Sweep]:
     """Return `n_sweeps` sweeps: accelerated ones, then `config.settling_sweeps` settling ones."""
     settling = min(config.settling_sweeps, n_sweeps - 1)
     dampings = np.geomspace(config.damping_start, config.damping_end, n_sweeps - settling)
-    accelerated = [Sweep(float(damping), 1.0, config.momentum) for damping in dampings]
+    after = config.momentum, config.deflection_gain
+    accelerated = [Sweep(float(damping), 1.0, *after) for damping in dampings]
     return accelerated + settling_schedule(settling)
 
 
@@ -99,8 +106,12 @@ def probe_interval(n_batches: int) -> int:
     return min(PROBE_INTERVAL, max(1, n_batches // PROBE_UPDATES))
 
 
-def shift_nodes_px(remainders_px: PositionArray) -> tuple[PositionArray, Real]:
+def shift_nodes_px(
+    remainders_px: PositionArray, *, moving: bool = False
+) -> tuple[PositionArray, Real]:
     """Return shifts between which those by `remainders_px` (n, 2) are interpolated.
+
+    They are the same whatever the remainders, if these are `moving`.
 
     Returns
     -------
@@ -110,7 +121,7 @@ def shift_nodes_px(remainders_px: PositionArray) -> tuple[PositionArray, Real]:
     weights : (n, k) float32
         What each counts for each remainder: products of Lagrange's polynomials.
     """
-    if not np.any(remainders_px):
+    if not (moving or np.any(remainders_px)):
         return np.zeros((1, 2)), np.ones((len(remainders_px), 1), np.float32)
     line = np.cos((2 * np.arange(NODES) + 1) * np.pi / (2 * NODES)) / 2
     axes = np.ones((2, NODES, len(remainders_px)), np.float32)
@@ -135,23 +146,44 @@ def crowding(corners: IndexArray, probe: Complex, batch_size: int) -> float:
     batch_size
         Patterns of a batch.
     """
+    share, _ = _sharing(corners, probe)
+    return max(1.0, min(batch_size, len(corners)) * share)
+
+
+def least_damping(corners: IndexArray, probe: Complex) -> float:
+    """Return the damping that a scan needs at least: 1 if it has `FEW_PHOTONS` per pixel, or fewer.
+
+    Small dampings move dimly lit pixels as far as bright ones.  Of few photons that is noise, which
+    momentum repeats until it grows.  It also says from how few photons no probe can be learnt, and
+    shortens the steps of the probe.  Photons are those at the peak of a probe that is scaled to the
+    counts, of all patterns that share a place; parameters are those of `crowding`.
+    """
+    share, peak = _sharing(corners, probe)
+    photons_per_px = peak * len(corners) * share
+    return FEW_PHOTONS / max(photons_per_px, FEW_PHOTONS)
+
+
+def _sharing(corners: IndexArray, probe: Complex) -> tuple[float, float]:
+    """Return the chance that two patterns share a place, and the peak intensity of the probe."""
     power = np.sum(np.abs(np.asarray(probe, np.complex128)) ** 2, axis=0)
     side_px = max(1, round(float(np.sqrt(power.sum() / power.max()))))
     _, counts = np.unique(corners // side_px, axis=0, return_counts=True)
-    return max(1.0, min(batch_size, len(corners)) * float(np.sum((counts / len(corners)) ** 2)))
+    return float(np.sum((counts / len(corners)) ** 2)), float(power.max())
 
 
 def first_probe(scan: ScanData, config: SweepConfig) -> Complex:
     """Return the scan's probe with the wanted number of modes, scaled to its counts.
+
+    A background is no light of the probe, and left out.
 
     A probe that will be refined anyway is also tilted so that its far field lies where the mean
     pattern does: a beam off the detector's centre must not end up as a ramp in the object's phase.
     """
     probe, valid = with_modes(scan.probe, config.probe_modes), scan.valid_pixels
     if config.refine_probe:
-        tilt = tilt_px(scan.mean_pattern() * valid, far_field_counts(probe) * valid)
+        tilt = tilt_px(scan.signal_pattern() * valid, far_field_counts(probe) * valid)
         probe = probe * ramp(valid.shape, tilt, scan.n_px)
-    return scale_probe(probe, scan.mean_counts(), valid)
+    return scale_probe(probe, scan.mean_signal(), valid)
 
 
 def drift_px(probe: Complex, home: tuple[float, float]) -> tuple[int, int]:
@@ -162,10 +194,14 @@ def drift_px(probe: Complex, home: tuple[float, float]) -> tuple[int, int]:
 
 @dataclass
 class SweepState:
-    """What sweeps change: object (h, w) and probe (m, N, N), both complex128 here."""
+    """What sweeps change: object (h, w) and probe (m, N, N), both complex128 here.
+
+    `exposures` are there once intensities or positions have been refined.
+    """
 
     object_: Complex
     probe: Complex
+    exposures: Exposures | None = None
 
 
 def sweep_oracle(
@@ -182,7 +218,7 @@ def sweep_oracle(
     energy, home = float(np.sum(np.abs(state.probe) ** 2)), center_px(state.probe)
     probe_at_start = state.probe.copy()
     object_velocity, probe_velocity = np.zeros_like(state.object_), np.zeros_like(state.probe)
-    visits = _Visits(scan, config, state.probe, pool)
+    visits = _Visits(scan, config, state, pool)
     for number, sweep in enumerate(sweeps):
         object_before, probe_before = state.object_.copy(), state.probe.copy()
         refine = config.refine_probe and number >= FIRST_PROBE_SWEEP
@@ -190,6 +226,7 @@ def sweep_oracle(
         for k, chosen in enumerate(drawn, 1):
             due = refine and k % probe_interval(len(drawn)) == 0
             visits.update(state, chosen, sweep, refine_probe=due)
+        change = state.object_ * object_before.conj()
         object_velocity = sweep.momentum * object_velocity + (state.object_ - object_before)
         state.object_ += sweep.momentum * object_velocity
         if refine:
@@ -197,6 +234,16 @@ def sweep_oracle(
             probe_velocity = beta * probe_velocity + (state.probe - probe_before)
             state.probe += beta * probe_velocity
             _keep_gauge(state, object_velocity, probe_velocity, energy, home)
+        if sweep.deflection:
+            factor = np.exp(1j * sweep.deflection * visits.missing_phase(change))
+            state.object_ *= factor
+            object_velocity *= factor
+        if visits.refinement.wanted:
+            grown = visits.correct(number, sweep.step)
+            state.object_ *= grown
+            object_velocity *= grown
+    if visits.refinement.wanted:
+        state.exposures = visits.completed(state, pool)
     if config.refine_probe:
         tilt = tilt_px(far_field_counts(state.probe), far_field_counts(probe_at_start))
         state.probe *= ramp((scan.n_px, scan.n_px), tilt, scan.n_px).conj()
@@ -207,42 +254,96 @@ class _Visits:
     """Visits patterns of a scan; see the top of this module."""
 
     def __init__(
-        self, scan: ScanData, config: SweepConfig, probe: Complex, pool: IndexArray
+        self, scan: ScanData, config: SweepConfig, state: SweepState, pool: IndexArray
     ) -> None:
         self._scan, self._config = scan, config
-        self._corners, remainders = scan.frame.corners(scan.positions_px, scan.n_px)
-        self._nodes_px, self._weights = shift_nodes_px(remainders)
-        self._crowding = crowding(self._corners[pool], probe, config.batch_size)
+        where = scan.frame, scan.n_px, scan.positions_px
+        self.refinement = Refinement(*where, config, pool, state.exposures)
+        self._place(state.exposures or Exposures.of(scan.positions_px))
+        self._crowding = crowding(self._corners[pool], state.probe, config.batch_size)
+        self._least_damping = least_damping(self._corners[pool], state.probe)
+        self._dark = np.zeros(()) if scan.background is None else scan.background
+        self._moments = moment_weights(scan.valid_pixels)
+        self._deflection = Deflection(
+            scan.frame.shape,
+            self._corners[pool],
+            state.probe,
+            scan.valid_pixels,
+            free_ramp=config.refine_probe,
+        )
+
+    def _place(self, exposures: Exposures) -> None:
+        scan, moving = self._scan, self._config.refine_positions
+        self._corners, remainders = scan.frame.corners(exposures.positions_px, scan.n_px)
+        self._nodes_px, weights = shift_nodes_px(remainders, moving=moving)
+        self._weights, self._pull_weights = exposures.weighed(weights)
+
+    def missing_phase(self, change: Complex) -> FloatArray:
+        """Return the slow phase (h, w) that the object lacks after a change; see `Deflection`."""
+        expected, measured = self.refinement.moments()
+        return self._deflection.phase(measured, expected, change)
+
+    def correct(self, number: int, step: float) -> float:
+        """Correct intensities and positions; return by what the object has to grow."""
+        grown = self.refinement.correct(number, step)
+        self._place(self.refinement.exposures)
+        return grown
+
+    def completed(self, state: SweepState, pool: IndexArray) -> Exposures:
+        """Return all exposures, those of patterns outside the pool, too."""
+        exposures = self.refinement.outcome()
+        others = np.setdiff1d(np.arange(self._scan.n_patterns), pool)
+        if not (len(others) and self._config.refine_intensity):
+            return exposures
+        positions_px = exposures.positions_px[others]
+        where = self._scan.frame.corners(positions_px, self._scan.n_px)
+        expected = physics.predict_counts(state.object_, state.probe, *where)
+        expected *= exposures.intensities[others, None, None]
+        return exposures.scaled(others, *self._noted(expected, others)[:, :2].T)
+
+    def _noted(self, intensity: Real, chosen: IndexArray) -> Real:
+        """Return the moments (b, 8) of expected intensities (b, N, N) and of measured counts."""
+        counts = self._scan.patterns[chosen].astype(np.float64) - self._dark
+        both = [each.reshape(len(each), -1) @ self._moments for each in (intensity, counts)]
+        return np.stack(both, axis=-1).reshape(len(chosen), -1)
 
     def update(
         self, state: SweepState, chosen: IndexArray, sweep: Sweep, *, refine_probe: bool
     ) -> None:
         scan, corners = self._scan, self._corners[chosen]
         power = np.sum(np.abs(state.probe) ** 2, axis=0)
-        floor = sweep.damping * power.max() + (1 - sweep.damping) * power
-        probes = self._shifted(state.probe, chosen)
-        pulls = self._shifted(state.probe.conj() / (self._crowding * floor), chosen)
+        damping = max(sweep.damping, self._least_damping)
+        floor = damping * power.max() + (1 - damping) * power
+        weights, pull_weights = self._weights[chosen], self._pull_weights[chosen]
+        probes = self._shifted(state.probe, weights)
+        pulls = self._shifted(state.probe.conj() / (self._crowding * floor), pull_weights)
         patches = physics.gather_patches(state.object_, corners, scan.n_px)[:, None]
         waves = physics.far_field(probes * patches)
-        wanted = physics.impose_counts(waves, scan.patterns[chosen], scan.valid_pixels)
+        counts = scan.patterns[chosen]
+        wanted = physics.impose_counts(waves, counts, scan.valid_pixels, self._dark)
         change = physics.near_field(wanted - waves)
+        if self.refinement.noted:
+            moments = self._noted(np.sum(np.abs(waves) ** 2, axis=1), chosen)
+            displacement = displacement_figures(patches[:, 0], probes, change)
+            self.refinement.figures[chosen] = np.hstack([moments, displacement])
         step = sweep.step * np.sum(pulls * change, axis=1)
         physics.scatter_patches(step, corners, state.object_)
         if refine_probe:
             config = self._config
             seen = np.sum(np.abs(patches) ** 2, axis=(0, 1))
             floor = config.probe_damping * seen.max() + (1 - config.probe_damping) * seen
-            total = self._shifted_back(patches.conj() * change, chosen)
-            state.probe += sweep.step * config.probe_step * total / floor
+            total = self._shifted_back(patches.conj() * change, pull_weights)
+            length = sweep.step * config.probe_step * (1 - self._least_damping)
+            state.probe += length * total / floor
 
-    def _shifted(self, waves: Complex, chosen: IndexArray) -> Complex:
-        """Return waves (m, N, N) shifted by the remainders of patterns `chosen`: (b, m, N, N)."""
+    def _shifted(self, waves: Complex, weights: Real) -> Complex:
+        """Return waves (m, N, N) shifted as `weights` (b, k) of the nodes say: (b, m, N, N)."""
         bank = physics.shift_probe(waves, self._nodes_px)
-        return np.asarray(np.tensordot(self._weights[chosen], bank, axes=1))
+        return np.asarray(np.tensordot(weights, bank, axes=1))
 
-    def _shifted_back(self, waves: Complex, chosen: IndexArray) -> Complex:
+    def _shifted_back(self, waves: Complex, weights: Real) -> Complex:
         """Return the sum (m, N, N) of waves (b, m, N, N), each shifted back by its remainder."""
-        bank = np.tensordot(self._weights[chosen].T, waves, axes=1)
+        bank = np.tensordot(weights.T, waves, axes=1)
         parts = [
             physics.shift_probe(wave, -node[None])[0]
             for wave, node in zip(bank, self._nodes_px, strict=True)

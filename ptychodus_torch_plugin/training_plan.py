@@ -122,10 +122,17 @@ class TrainingPlan:
     """
 
     def __init__(
-        self, scans: Sequence[ScanData], config: TrainingConfig, shard: Shard = ALONE
+        self,
+        scans: Sequence[ScanData],
+        config: TrainingConfig,
+        shard: Shard = ALONE,
+        *,
+        moving_px: int = 0,
     ) -> None:
+        """`moving_px`: how far sweeps may move a pattern; it is to stay inside its window."""
         self.config = config
         self._shard = shard
+        self._moving_px = moving_px
         self.held_out = [
             held_out_indices(scan, config.held_out_fraction, config.seed) for scan in scans
         ]
@@ -137,7 +144,7 @@ class TrainingPlan:
             for scan in scans:
                 check_integer_counts(scan)
         self.views = list(self._views(len(scans)))
-        self.window_px = _window_px(config, scans[0].n_px)
+        self.window_px = max(_window_px(config, scans[0].n_px), scans[0].n_px + 2 * moving_px)
         self._scans = scans
         self._frames = [scan.frame for scan in scans]
         self._corners = [
@@ -213,6 +220,9 @@ class TrainingPlan:
         span = np.minimum(self.window_px, shape)
         first = np.clip(center - span // 2, 0, shape - span)
         low, high = first, first + span - n_px
+        # Nothing moves beyond the canvas.
+        low = np.where(low > 0, low + self._moving_px, low)
+        high = np.where(first + span < shape, high - self._moving_px, high)
         inside = pool[((corners[pool] >= low) & (corners[pool] <= high)).all(axis=1)]
         chosen = rng.permutation(inside)[: self.config.patterns_per_step]
         return Step(number, (int(first[0]), int(first[1])), np.sort(chosen))

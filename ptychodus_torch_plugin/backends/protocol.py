@@ -19,6 +19,7 @@ from ptychodus_torch_plugin.config import (
     ModelConfig,
     TrainingConfig,
 )
+from ptychodus_torch_plugin.exposures import Exposures
 from ptychodus_torch_plugin.frame import ObjectFrame
 from ptychodus_torch_plugin.scan import ScanData
 from ptychodus_torch_plugin.sweeps import Sweep
@@ -108,6 +109,8 @@ class Reconstruction:
         none were held out.
     held_out : (k,) int64
         Which patterns those were.
+    exposures
+        Intensities and positions of the patterns, if they were refined.
     """
 
     object_: ComplexArray
@@ -119,6 +122,7 @@ class Reconstruction:
     r_fitted: Mapping[str, float]
     r_held_out: Mapping[str, float]
     held_out: IndexArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    exposures: Exposures | None = None
 
 
 @dataclass(frozen=True)
@@ -174,6 +178,9 @@ class Engine(Protocol):
 
     def export(self, state: State) -> tuple[ComplexArray, ComplexArray]:
         """Return object (h, w) and probe (m, N, N), complex64."""
+
+    def exposures(self, state: State) -> Exposures | None:
+        """Return intensities and positions of the patterns, if they were refined."""
 
 
 class TrainedModel(Protocol):

@@ -212,6 +212,7 @@ def reconstruct(
         r_fitted=r_fitted,
         r_held_out=r_held_out,
         held_out=held_out,
+        exposures=engine.exposures(last),
     )
 
 

@@ -19,6 +19,9 @@ class SweepConfig(Settings):
     """Damping of the last accelerated sweep, reached geometrically: large averages the noise."""
     momentum: Fraction = 0.8
     """Share of the previous sweeps' step that is repeated after each accelerated sweep."""
+    deflection_gain: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
+    """How much of the slow phase by which the patterns' deflections are explained is put into the
+    object after each accelerated sweep; 0: none."""
     settling_sweeps: Count = 3
     """How many of the sweeps, at the end, have no momentum and ever shorter steps."""
     batch_size: Positive = 16
@@ -29,10 +32,14 @@ class SweepConfig(Settings):
     """Number of incoherent probe modes; None takes as many as the scan has."""
     probe_damping: Damping = 0.5
     """Damping of the probe update."""
-    probe_step: Damping = 0.5
+    probe_step: Damping = 1.0
     """Length of the probe update."""
-    probe_momentum: Fraction = 0.5
+    probe_momentum: Fraction = 0.8
     """Momentum of the probe."""
+    refine_intensity: bool = False
+    """Whether the intensity of the beam is found for each pattern."""
+    refine_positions: bool = False
+    """Whether the position of each pattern is corrected, by 3 px at most along each axis."""
 
 
 class ModelConfig(Settings):

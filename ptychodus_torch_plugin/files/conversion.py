@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ptychodus_torch_plugin.arrays import BoolArray, FloatArray, check_array, check_finite
 from ptychodus_torch_plugin.errors import PluginError, ScanFileError, ScanValueError, ShapeError
+from ptychodus_torch_plugin.files.background import load_background
 from ptychodus_torch_plugin.files.cropping import crop_detector
 from ptychodus_torch_plugin.files.options import DiffractionKind, ReadOptions, is_pattern_size
 from ptychodus_torch_plugin.files.raw import RawScan, as_complex64
@@ -46,6 +47,7 @@ def converted(raw: RawScan, options: ReadOptions, *, in_parts: bool = False) -> 
     `in_parts`: these are some patterns of a scan; where the beam is, all of them will say.
     """
     _refuse_contradictions(raw, options)
+    raw = _with_background(raw, options)
     _check_shapes(raw)
     kind, reason = decide_diffraction_kind(raw, options)
     raw = _with_counts(raw, kind, reason)
@@ -128,8 +130,20 @@ def _check_shapes(raw: RawScan) -> None:
     check_array(raw.probe, 'm N N', name='probe', sizes=sizes)
     if raw.bad_pixels is not None:
         check_array(raw.bad_pixels, 'N N', name='bad_pixels', sizes=sizes)
+    if raw.background is not None:
+        check_array(raw.background, 'N N', name='background', sizes=sizes)
     if raw.object_guess is not None:
         check_finite(check_array(raw.object_guess, 'h w', name='object_guess'), name='object_guess')
+
+
+def _with_background(raw: RawScan, options: ReadOptions) -> RawScan:
+    if options.background is None or len(raw.patterns.shape) != 3:
+        return raw
+    height, width = raw.patterns.shape[1:]
+    dark = load_background(options.background, (height, width))
+    return raw.changed(
+        f'background of {dark.mean():.6g} counts per pixel, as asked for', background=dark
+    )
 
 
 def _with_counts(raw: RawScan, kind: DiffractionKind, reason: str) -> RawScan:
@@ -174,6 +188,7 @@ def with_beam_at_center(raw: RawScan, options: ReadOptions) -> RawScan:
             'beam taken at pixel [0, 0], as asked for: moved to the centre',
             patterns=mapped(raw.patterns, partial(np.fft.fftshift, axes=(-2, -1))),
             bad_pixels=None if raw.bad_pixels is None else np.fft.fftshift(raw.bad_pixels),
+            background=None if raw.background is None else np.fft.fftshift(raw.background),
         )
     if options.beam_center == 'center':
         return raw.changed('beam taken at pixel [N//2, N//2], as asked for')
@@ -205,9 +220,11 @@ def _with_photons(raw: RawScan, photons: float | None) -> RawScan:
     if not (np.isfinite(total) and total > 0):  # ScanData reports such a total
         return raw
     mean = total / len(raw.patterns)
+    dark = raw.background
     return raw.changed(
         f'patterns scaled from {mean:.6g} to {photons:.6g} mean total counts, as asked for',
         patterns=mapped(raw.patterns, partial(np.multiply, np.float32(photons / mean))),
+        background=None if dark is None else dark * np.float32(photons / mean),
     )
 
 
@@ -269,6 +286,7 @@ def _scan(raw: RawScan) -> ScanData:
         probe=raw.probe,
         bad_pixels=raw.bad_pixels,
         object_guess=None if guess is None else as_complex64(guess),
+        background=None if raw.background is None else raw.background.astype(np.float32),
         optics=raw.optics,
         name=raw.name,
         provenance=raw.notes,

@@ -24,6 +24,7 @@ def crop_detector(raw: RawScan, n_px: int) -> RawScan:
         f'detector cropped from {size} to {n_px} px',
         patterns=mapped(raw.patterns, partial(crop_center, n_px=n_px)),
         bad_pixels=None if raw.bad_pixels is None else crop_center(raw.bad_pixels, n_px),
+        background=None if raw.background is None else crop_center(raw.background, n_px),
         probe=crop_probe(raw.probe, n_px),
         positions_px=crop_positions(raw.positions_px, size, n_px),
         object_guess=None,

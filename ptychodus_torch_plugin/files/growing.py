@@ -81,7 +81,8 @@ class ScanSoFar:
         Raises
         ------
         ScanFileError
-            If a part does not belong to the parts before: another N, probe or bad pixels.
+            If a part does not belong to the parts before: another N, probe, background or bad
+            pixels.
         """
         before = len(self)
         for raw in self._source.new_parts():
@@ -251,7 +252,7 @@ def _container(file: h5py.File, rows: slice) -> Container:
 
 
 def _check_same(first: RawScan, part: RawScan, path: Path) -> None:
-    for name in ('probe', 'bad_pixels'):
+    for name in ('probe', 'bad_pixels', 'background'):
         if not np.array_equal(getattr(first, name), getattr(part, name)):
             raise ScanFileError(
                 f'{path}: {part.name} has another {name} than the parts before it (patterns of '

@@ -48,7 +48,7 @@ def read_ptychopinn(container: Container) -> RawScan:
 def read_ptychodus_npz(container: Container) -> RawScan:
     """Read what Ptychodus 1.7 exports for PtychoPINN: intensities (n, N, N) and bad pixels.
 
-    Our own export has the optics besides (`writing.write_ptychodus_npz`).
+    Our own export has the optics and a background besides (`writing.write_ptychodus_npz`).
     """
     return RawScan(
         patterns=container.patterns('diff3d'),
@@ -56,6 +56,7 @@ def read_ptychodus_npz(container: Container) -> RawScan:
         probe=as_modes(container.array('probeGuess'), 'probeGuess'),
         object_guess=_object_guess(container),
         bad_pixels=container.optional('bad_pixels'),
+        background=container.optional(layout.BACKGROUND),
         optics=_optics(container),
         contract='intensity',
         contract_source='Ptychodus 1.7 exports intensities',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ptychodus_torch_plugin.errors import ConfigError
@@ -43,6 +44,10 @@ class ReadOptions:
     photons
         Scale the patterns so that this is the mean total count of a pattern, for files whose
         patterns were normalised.
+    background
+        Counts per pixel and pattern that the beam has no part in, in the units of the file's
+        intensities: a number, or a file with one for each pixel (`files.background`).  Replaces
+        what the file says.
     pixel_size_m, photon_energy_eV, detector_distance_m
         Replace what the file says: side of the object pixel, photon energy, distance.
 
@@ -58,6 +63,7 @@ class ReadOptions:
     position_anchor: PositionAnchor = 'center'
     crop_px: int | None = None
     photons: float | None = None
+    background: float | str | Path | None = None
     pixel_size_m: float | None = None
     photon_energy_eV: float | None = None  # noqa: N815 - electron volts are written eV
     detector_distance_m: float | None = None
@@ -68,6 +74,7 @@ class ReadOptions:
         _check_choice('beam_center', self.beam_center, get_args(BeamCenterOption))
         _check_choice('position_anchor', self.position_anchor, get_args(PositionAnchor))
         _check_positive('photons', self.photons)
+        _check_background(self.background)
         _check_positive('pixel_size_m', self.pixel_size_m)
         _check_positive('photon_energy_eV', self.photon_energy_eV)
         _check_positive('detector_distance_m', self.detector_distance_m)
@@ -90,6 +97,22 @@ def _check_positive(name: str, value: Any) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (is_number and math.isfinite(value) and value > 0):
         raise ConfigError(f'{name} is {value!r}; expected a finite number above 0, or None.')
+
+
+def as_number(background: float | str | Path) -> float | None:
+    """Return the counts per pixel that are meant, or `None` if it is the name of a file."""
+    try:
+        return float(background)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
+def _check_background(background: float | str | Path | None) -> None:
+    number = None if background is None else as_number(background)
+    if number is not None and not (math.isfinite(number) and number >= 0):
+        raise ConfigError(
+            f'background is {background!r}; expected counts per pixel, 0 or more, or a file.'
+        )
 
 
 def _check_crop(crop_px: Any) -> None:

@@ -31,7 +31,7 @@ class RawScan:
         What the layout documents its patterns to be, and `contract_source`, which says so.
     keys
         What the file calls the arrays, for messages.
-    bad_pixels, object_guess, optics, name
+    bad_pixels, object_guess, background, optics, name
         As in `ScanData`; `bad_pixels` is `None` if the file has none.
     usual_anchor
         What the positions of this layout usually denote; another choice is warned of.
@@ -49,6 +49,7 @@ class RawScan:
     keys: str
     bad_pixels: NDArray[Any] | None = None
     object_guess: NDArray[Any] | None = None
+    background: NDArray[Any] | None = None
     optics: Optics = field(default_factory=Optics)
     name: str = 'scan'
     usual_anchor: PositionAnchor = 'center'

@@ -71,6 +71,7 @@ def read_own(container: Container) -> RawScan:
         positions_px=_exact_positions(container, attributes, raw.positions_px),
         probe=raw.probe,
         bad_pixels=raw.bad_pixels,
+        background=container.optional(layout.BACKGROUND),
         object_guess=None if layout.OBJECT in placeholders else raw.object_guess,
         optics=optics,
         name=name,

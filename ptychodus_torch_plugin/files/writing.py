@@ -46,6 +46,8 @@ def write_scan(path: str | Path, scan: ScanData) -> None:
     with atomic_path(path) as temporary, h5py.File(temporary, 'w') as file:
         _write_patterns(file, scan)
         file.create_dataset(layout.BAD_PIXELS, data=scan.bad_pixels, compression='lzf')
+        if scan.background is not None:
+            file.create_dataset(layout.BACKGROUND, data=scan.background, compression='lzf')
         file.create_dataset(layout.PROBE, data=scan.probe, compression='lzf')
         file.create_dataset(layout.OBJECT, data=guess, compression='lzf')
         file[layout.POSITION_Y_PX] = stored_positions[:, 0]
@@ -100,7 +102,8 @@ def write_ptychopinn_npz(path: str | Path, scan: ScanData) -> None:
     """Write the NPZ of the PtychoPINN contract: amplitudes (n, N, N), positions in pixels.
 
     A single probe mode is written as (N, N), several as (m, N, N).  The contract has no bad pixels:
-    they are written as 0, and a warning in the log says how many.  It has no optics either.
+    they are written as 0, and a warning in the log says how many; another one says that a
+    background is lost.  It has no optics either.
 
     Raises
     ------
@@ -111,6 +114,10 @@ def write_ptychopinn_npz(path: str | Path, scan: ScanData) -> None:
     if bad:
         logger.warning(
             '%s: PtychoPINN files know no bad pixels; %d are written as measured zeros.', path, bad
+        )
+    if scan.background is not None:
+        logger.warning(
+            '%s: PtychoPINN files know no background; it stays in the patterns, unmarked.', path
         )
     y, x = scan.positions_px.T
     arrays: dict[str, Any] = {
@@ -132,7 +139,8 @@ def write_ptychodus_npz(path: str | Path, scan: ScanData) -> None:
     """Write the NPZ that Ptychodus 1.7 exports for training: counts (n, N, N), bad pixels.
 
     It also says what Ptychodus leaves out: that the patterns are intensities, the photon energy,
-    the distance, the object pixel and its origin, as far as they are known, and the name.
+    the distance, the object pixel and its origin, and the background, as far as they are known,
+    and the name.
 
     Raises
     ------
@@ -163,5 +171,7 @@ def write_ptychodus_npz(path: str | Path, scan: ScanData) -> None:
     }
     if scan.object_guess is not None:
         arrays['objectGuess'] = scan.object_guess
+    if scan.background is not None:
+        arrays[layout.BACKGROUND] = scan.background
     with atomic_path(path) as temporary, temporary.open('wb') as stream:
         np.savez(stream, **arrays)

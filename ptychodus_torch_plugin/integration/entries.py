@@ -164,6 +164,8 @@ BASIC = (
 
 ADVANCED = (
     Entry(MODEL, 'model.sweeps.batch_size', 'SweepBatchSize', 'Sweep Batch Size'),
+    Entry(MODEL, 'model.sweeps.refine_intensity', 'RefineIntensity', 'Refine Intensity'),
+    Entry(MODEL, 'model.sweeps.refine_positions', 'RefinePositions', 'Refine Positions'),
     Entry(MODEL, MODEL_TYPE, 'ModelType', 'Model Type'),
     Entry(MODEL, 'model.n_filters_scale', 'NumFiltersScale', 'Filters Scale'),
     Entry(MODEL, 'model.amp_activation', 'AmpActivation', 'Amplitude Activation'),

@@ -190,7 +190,7 @@ def _reconstruct(
         logger.info('stopped during the reconstruction')
         return replace(finished, stopped=True)
     logger.info('%s: %s', scan.name, r_factors(found))
-    watcher.tell(Seen(found.object_, found.frame, found.probe, losses_of(model, found)))
+    watcher.tell(Seen.of(found, losses_of(model, found)))
     return finished
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ptychodus_torch_plugin.arrays import ComplexArray
+    from ptychodus_torch_plugin.arrays import ComplexArray, PositionArray
+    from ptychodus_torch_plugin.backends.protocol import Reconstruction
     from ptychodus_torch_plugin.config import RunConfig
     from ptychodus_torch_plugin.frame import ObjectFrame
     from ptychodus_torch_plugin.scan import ScanData
@@ -97,12 +98,22 @@ class Trained:
 
 @dataclass(frozen=True)
 class Seen:
-    """An object on the way or at the end: `object_` (h, w) on `frame`, `probe` (m, N, N)."""
+    """An object on the way or at the end: `object_` (h, w) on `frame`, `probe` (m, N, N).
+
+    `positions_px` (n, 2) float64 on the scan's object grid, if they were refined.
+    """
 
     object_: ComplexArray
     frame: ObjectFrame
     probe: ComplexArray
     losses: Losses
+    positions_px: PositionArray | None = None
+
+    @classmethod
+    def of(cls, found: Reconstruction, losses: Losses) -> Seen:
+        """Return what is to be seen of a reconstruction."""
+        positions_px = None if found.exposures is None else found.exposures.positions_px
+        return cls(found.object_, found.frame, found.probe, losses, positions_px)
 
 
 @dataclass(frozen=True)

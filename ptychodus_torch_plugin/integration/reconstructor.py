@@ -121,7 +121,14 @@ class _Shown:
             from ptychodus_torch_plugin.integration.scans import product_of
 
             seen = self._seen
-            product = product_of(self._before, seen.object_, seen.frame, seen.probe, self._losses)
+            product = product_of(
+                self._before,
+                seen.object_,
+                seen.frame,
+                seen.probe,
+                self._losses,
+                positions_px=seen.positions_px,
+            )
         return ReconstructOutput(product, self.done)
 
 

@@ -9,10 +9,11 @@ import numpy as np
 from ptychodus.api.geometry import PixelGeometry
 from ptychodus.api.object import Object, ObjectCenter
 from ptychodus.api.probe import ProbeSequence
+from ptychodus.api.probe_positions import ProbePositionSequence
 from ptychodus.api.product import LossValue, Product
 from ptychodus.api.reconstruct import ReconstructInput
 
-from ptychodus_torch_plugin.arrays import ComplexArray
+from ptychodus_torch_plugin.arrays import ComplexArray, PositionArray
 from ptychodus_torch_plugin.errors import ScanValueError
 from ptychodus_torch_plugin.frame import ObjectFrame
 from ptychodus_torch_plugin.optics import Optics
@@ -73,13 +74,15 @@ def product_of(
     frame: ObjectFrame,
     probe: ComplexArray,
     losses: Sequence[tuple[int, float]],
+    positions_px: PositionArray | None = None,
 ) -> Product:
-    """Return a product with another object, probe and losses.
+    """Return a product with another object, probe and losses, and maybe other positions.
 
     Parameters
     ----------
     before
-        The product that the scan was made of; its positions and metadata stay.
+        The product that the scan was made of; its metadata stay, and its positions, unless there
+        are others.
     object_ : (h, w) complex64
         The object on `frame`.
     frame
@@ -88,6 +91,8 @@ def product_of(
         Incoherent modes; the sum of their squares becomes the photon count of the product.
     losses
         Pairs (epoch, value).
+    positions_px : (n, 2) float64, optional
+        Positions [y, x] on the grid of the object of `before`, in the order of its own.
     """
     geometry = before.object_.get_geometry()
     row, column = frame.center_px()
@@ -98,12 +103,29 @@ def product_of(
     energy = float(np.sum(np.abs(probe.astype(np.complex128)) ** 2))
     return Product(
         metadata=replace(before.metadata, probe_photon_count=energy),
-        probe_positions=before.probe_positions,
+        probe_positions=before.probe_positions
+        if positions_px is None
+        else _positions_at(before, positions_px),
         probes=ProbeSequence(
             probe[np.newaxis].astype(np.complex128), None, before.probes.get_pixel_geometry()
         ),
         object_=Object(object_.astype(np.complex128), before.object_.get_pixel_geometry(), center),
         losses=[LossValue(epoch, value) for epoch, value in losses],
+    )
+
+
+def _positions_at(before: Product, positions_px: PositionArray) -> ProbePositionSequence:
+    """Return the positions of a product, moved to places on the grid of its object."""
+    geometry = before.object_.get_geometry()
+    center = np.array([geometry.center_y_m, geometry.center_x_m])
+    middle = (np.array([geometry.height_px, geometry.width_px]) - 1) / 2
+    pixel = np.array([geometry.pixel_height_m, geometry.pixel_width_m])
+    places = center + (positions_px - middle) * pixel
+    return ProbePositionSequence(
+        [
+            replace(position, y_m=float(y), x_m=float(x))
+            for position, (y, x) in zip(before.probe_positions, places, strict=True)
+        ]
     )
 
 

@@ -72,7 +72,7 @@ class Preview:
             return
         finally:
             self._spent += time.monotonic() - begin
-        tell(Seen(found.object_, found.frame, found.probe, losses))
+        tell(Seen.of(found, losses))
 
     def _reconstruct(self, trained: TrainedModel, inference: InferenceConfig) -> Reconstruction:
         return trained.reconstruct(

@@ -32,6 +32,16 @@ for name in INSTALLED:
     get_backend(name)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as slow what is slow in one backend alone."""
+    for item in items:
+        tried = getattr(item, 'callspec', None)
+        for mark in item.iter_markers('slow_in'):
+            if tried is not None and tried.params.get('backend') in mark.args:
+                item.add_marker('slow')
+
+
 @pytest.fixture(autouse=True, scope='session')
 def one_thread() -> Iterator[None]:
     """Two pools of threads in one process mostly wait for each other."""

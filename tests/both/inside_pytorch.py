@@ -114,6 +114,7 @@ def spy(monkeypatch):
                 view.probe.numpy(),
                 chosen,
                 counts.numpy(),
+                None if view.scan.background is None else view.scan.background.numpy(),
                 torch.is_grad_enabled(),
                 float(loss.detach()),
             )

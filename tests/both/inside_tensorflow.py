@@ -109,9 +109,8 @@ def spy(monkeypatch):
         canvas, probe = tuple(view.object_.shape), view.probe.numpy()
         figures = view.scale, view.mean_count
         # Whether it trains, and what it costs, is known once it is computed.
-        calls.append(
-            Scored(canvas, *figures, probe, chosen, tensors.counts.numpy(), False, float('nan'))
-        )
+        arrays = tensors.counts.numpy(), tensors.background.numpy()
+        calls.append(Scored(canvas, *figures, probe, chosen, *arrays, False, float('nan')))
         return tensors
 
     def note(loss, *, training):

@@ -15,5 +15,6 @@ class Scored:
     probe: np.ndarray
     patterns: np.ndarray
     counts: np.ndarray
+    background: np.ndarray | None
     training: bool
     loss: float

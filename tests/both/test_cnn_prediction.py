@@ -39,7 +39,11 @@ def scan() -> ScanData:
     return replace(scan, patterns=patterns, bad_pixels=bad_pixels)
 
 
-@pytest.fixture(scope='module', params=[(1, True), (2, True), (2, False)], ids=str)
+@pytest.fixture(
+    scope='module',
+    params=[(1, True), (2, True), pytest.param((2, False), marks=pytest.mark.slow)],
+    ids=str,
+)
 def model(request, backend, scan):
     gridsize, object_big = request.param
     config = ModelConfig(

@@ -108,6 +108,7 @@ def test_following_ends_as_reading_does(backend, scan, kind):
     assert (again >= 0.999 * first.occupancy).all()
 
 
+@pytest.mark.slow_in('tensorflow')
 def test_a_preview_of_sweeps_resembles_the_object(backend, scan):
     config = ModelConfig(N=64, architecture='none', sweeps_before=12)
     engine = get_backend(backend)

@@ -27,7 +27,9 @@ from .quick import (
 # Interruption
 
 
-@pytest.mark.parametrize(('epoch', 'step'), [(2, 1), (2, 3), (3, 6)])
+@pytest.mark.parametrize(
+    ('epoch', 'step'), [(2, 1), pytest.param(2, 3, marks=pytest.mark.slow), (3, 6)]
+)
 def test_resuming_gives_the_run_that_was_never_cut(quick, noisy, whole, tmp_path, epoch, step):
     cut = cut_at(epoch, step)
     with pytest.raises(PowerCutError):
@@ -42,6 +44,7 @@ def test_resuming_gives_the_run_that_was_never_cut(quick, noisy, whole, tmp_path
     assert first.validation_loss == whole.result.history[epoch - 2].validation_loss
 
 
+@pytest.mark.slow_in('tensorflow')
 def test_a_killed_process_can_be_resumed(quick, noisy, whole, tmp_path):
     """SIGKILL in the second epoch: nobody is asked, nothing is tidied up."""
     script = f"""
@@ -87,6 +90,7 @@ def test_resuming_a_finished_run_gives_its_result(quick, noisy, whole):
     assert not [event for event in events if event.phase == 'train']
 
 
+@pytest.mark.slow_in('tensorflow')
 def test_a_fresh_run_forgets_the_checkpoints_of_an_older_one(quick, noisy, whole, tmp_path):
     quick.fit(noisy, seed=9, options={'checkpoint_dir': tmp_path})
     fresh = quick.fit(noisy, options={'checkpoint_dir': tmp_path})
@@ -223,6 +227,7 @@ def test_a_stopped_run_can_be_resumed(quick, noisy, whole, tmp_path):
     assert_same_run(resumed, whole.result)
 
 
+@pytest.mark.slow_in('tensorflow')
 def test_a_stopped_epoch_does_not_outlive_its_repetition(
     inside, quick, noisy, tmp_path, monkeypatch
 ):

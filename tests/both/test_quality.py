@@ -58,6 +58,7 @@ def test_sweeps_find_the_object(backend, kind, least_psnr, least_ssim):
     assert found.phase_ssim > least_ssim
 
 
+@pytest.mark.slow_in('tensorflow')
 def test_sweeps_mend_a_wrong_probe(backend):
     """Measured: phase 25.3 dB with the wrong probe kept, 30.7 dB with it refined."""
     scan = simulate_scan(SimulationConfig(seed=12, **SMALL))
@@ -68,6 +69,7 @@ def test_sweeps_mend_a_wrong_probe(backend):
     assert mended.amplitude_psnr_dB > kept.amplitude_psnr_dB + 3
 
 
+@pytest.mark.slow_in('tensorflow')
 def test_three_modes_explain_a_partly_coherent_beam(backend):
     """Measured: R held out 0.1274 with one mode, 0.1253 with three; amplitude 24.7 and 25.4 dB."""
     scan = simulate_scan(SimulationConfig(seed=13, probe_modes=3, **SMALL))
@@ -81,6 +83,7 @@ def test_three_modes_explain_a_partly_coherent_beam(backend):
     )
 
 
+@pytest.mark.slow_in('tensorflow')
 def test_the_thinned_network_takes_noise_out(backend):
     """Measured: phase 28.4 / 0.795 after the sweeps, 29.2 / 0.805 and 29.3 / 0.803 after it."""
     scan = simulate_scan(SimulationConfig(seed=15, photons=1e4, **SMALL))
@@ -93,6 +96,8 @@ def test_the_thinned_network_takes_noise_out(backend):
     assert network.amplitude_psnr_dB > sweeps.amplitude_psnr_dB - 0.4
 
 
+# PyTorch's own: tests/torch/test_integration_workflow_torch.py.
+@pytest.mark.slow
 def test_the_reference_network_learns_the_object(backend):
     """Measured: error 0.37 -> 0.32, phase SSIM 0.03 -> 0.10 and more, R held out 0.37 -> 0.33."""
     scan = simulate_scan(SimulationConfig(N=64, n_positions=100, object_kind='dead-leaves', seed=3))
@@ -109,6 +114,7 @@ def test_the_reference_network_learns_the_object(backend):
     assert results[1].r_held_out['network'] < 0.92 * results[0].r_held_out['network']
 
 
+@pytest.mark.slow_in('tensorflow')
 def test_the_measured_star(backend, star_path):
     """Measured with the detector cropped to 64 px: R 0.060 fitted, 0.067 held out."""
     options = ReadOptions(beam_center='corner', position_anchor='first-pixel', crop_px=64)

@@ -186,6 +186,31 @@ def test_r_of_fitted_patterns_is_that_of_the_metrics(quick, odd, result):
             assert result.r_fitted[name] == pytest.approx(r, rel=0.2)
 
 
+def test_refined_exposures_are_told_and_used(quick, simulated):
+    beam = {'intensity_variation': 0.3, 'position_error_px': 0.6, 'background': 2.0}
+    scan = simulated(photons=1e4, n_positions=81, **beam)
+    refined = {'refine_intensity': True, 'refine_positions': True}
+    sweeps = MODEL.sweeps.model_copy(update=refined)
+    config = MODEL.model_copy(update={'sweeps': sweeps, 'sweeps_before': 6})
+    model = model_of(quick, config)
+    result = model.reconstruct(scan, ONCE, CPU)
+    found = result.exposures
+    assert 0.1 < np.abs(found.positions_px - scan.positions_px).max() <= 3
+    assert found.intensities.mean() == pytest.approx(1, abs=0.01)
+    assert found.intensities.std() > 0.1
+    wide = result.object_.astype(complex), result.probe.astype(complex)
+    corners, remainders = scan.frame.corners(found.positions_px, 32)
+    bright = found.intensities[:, None, None]
+    expected = bright * oracle.predict_counts(*wide, corners, remainders) + 2
+    predicted = model.predict_patterns(scan, result)
+    assert_close(predicted, expected, TOLERANCES['intensity'], dtype=np.float32)
+    r = r_factor(predicted, scan.patterns, scan.valid_pixels)
+    assert result.r_fitted[result.stage] == pytest.approx(r, rel=1e-4)
+    light = found.intensities.sum() * np.sum(np.abs(wide[1]) ** 2)
+    assert result.occupancy.sum() == pytest.approx(light, rel=1e-4)
+    assert reconstruct(quick, scan).exposures is None
+
+
 def test_r_of_held_out_patterns_is_that_of_the_oracle(quick, simulated):
     """Sweeps in NumPy over all other patterns, and R on those that were left out."""
     scan = simulated(photons=1e4)

@@ -35,6 +35,12 @@ def test_the_network_learns_what_noise_is(quick, simulated):
     assert floor < best < floor + 0.93 * (sweeps_alone - floor)
 
 
+def with_refinement(*names):
+    """Return the model with more that sweeps refine."""
+    sweeps = MODEL.sweeps.model_copy(update=dict.fromkeys(names, True))
+    return MODEL.model_copy(update={'sweeps': sweeps})
+
+
 def oracle_loss_of_held_out(scan, held, config):
     """Return the loss of held-out patterns after sweeps over all others, by the oracle."""
     probe = plain.first_probe(scan, config.sweeps).astype(complex)
@@ -44,25 +50,41 @@ def oracle_loss_of_held_out(scan, held, config):
     plain.sweep_oracle(scan, state, config.sweeps, sweeps, pool=pool, seed=TRAINING.seed)
     where = scan.frame.corners(scan.positions_px[held], scan.n_px)
     predicted = oracle.predict_counts(state.object_, state.probe, *where)
+    if state.exposures is not None:
+        predicted *= state.exposures.intensities[held, None, None]
+    if scan.background is not None:
+        predicted += scan.background
     mean_count = scan.mean_counts() / scan.valid_pixels.sum()
     return oracle.poisson_loss(predicted, scan.patterns[held], scan.valid_pixels, mean_count)
 
 
-@pytest.mark.parametrize('objective', ['thinned', 'poisson'])
-def test_the_validation_loss_is_the_likelihood_of_unseen_patterns(quick, simulated, objective):
+@pytest.mark.parametrize(
+    ('objective', 'beam', 'refined'),
+    [
+        ('thinned', {}, ()),
+        ('poisson', {}, ()),
+        ('thinned', {'background': 5.0}, ()),
+        ('thinned', {'intensity_variation': 0.3}, ('refine_intensity', 'refine_positions')),
+    ],
+)
+def test_the_validation_loss_is_the_likelihood_of_unseen_patterns(
+    quick, simulated, objective, beam, refined
+):
     """An untrained network changes nothing: what is left is the oracle's own figure."""
-    scan = simulated(photons=1e4, n_positions=144)
+    scan = simulated(photons=1e4, n_positions=144, **beam)
+    config = with_refinement(*refined)
     changes = {'objective': objective, 'held_out_fraction': 0.5, 'patterns_per_step': 100}
+    changes['sweeps'] = config.sweeps
     result = quick.fit(scan, epochs=1, learning_rate=1e-12, **changes)
     held = held_out_indices(scan, 0.5, TRAINING.seed)
     assert len(held) == 72
-    expected = oracle_loss_of_held_out(scan, held, MODEL)
+    expected = oracle_loss_of_held_out(scan, held, config)
     assert result.history[0].validation_loss == pytest.approx(expected, rel=5e-3)
 
 
 def test_the_thinned_loss_is_that_of_the_other_half(inside, quick, simulated, monkeypatch):
     """Scored counts are the complement of those that sweeps saw, on the scale of their share."""
-    scan = simulated(photons=1e4)
+    scan = simulated(photons=1e4, background=4.0)
     scored = inside.spy(monkeypatch)
     quick.fit(scan, epochs=1, thinning_fraction=0.3, learning_rate=1e-12)
     plan = TrainingPlan([scan], TRAINING.model_copy(update={'thinning_fraction': 0.3}))
@@ -72,9 +94,10 @@ def test_the_thinned_loss_is_that_of_the_other_half(inside, quick, simulated, mo
         seen = plan.seen_counts(plan.views[0], call.patterns)
         np.testing.assert_array_equal(call.counts + seen, scan.patterns[call.patterns])
         assert call.scale == pytest.approx(7 / 3)
-        # The probe explains what was seen: 30 % of the photons.
+        # The probe explains what was seen: 30 % of the photons that the beam made.
         energy = np.sum(np.abs(call.probe) ** 2)
-        assert energy == pytest.approx(0.3 * scan.mean_counts(), rel=1e-3)
+        assert energy == pytest.approx(0.3 * scan.mean_signal(), rel=1e-3)
+        np.testing.assert_allclose(call.background, np.full((32, 32), 0.7 * 4.0), rtol=1e-6)
         assert call.mean_count == pytest.approx(0.7 * scan.mean_counts() / 32**2)
 
 

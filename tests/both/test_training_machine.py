@@ -91,10 +91,8 @@ def global_state(inside):
     }
 
 
-@pytest.mark.parametrize(
-    'changes', [{'deterministic': False}, {'precision': 'bf16-mixed'}], ids=str
-)
-def test_training_leaves_the_process_as_it_was(inside, quick, noisy, tmp_path, changes):
+def test_training_leaves_the_process_as_it_was(inside, quick, noisy, tmp_path):
+    changes = {'deterministic': False, 'precision': 'bf16-mixed'}
     quick.fit(noisy, epochs=1)  # what a framework sets up once is there
     before = global_state(inside)
     options = {'log_dir': tmp_path}
@@ -108,7 +106,12 @@ def test_training_leaves_the_process_as_it_was(inside, quick, noisy, tmp_path, c
         assert after_error[name] == value, name
 
 
-@pytest.fixture(params=[True, False], ids=['TF32 allowed', 'TF32 not allowed'])
+@pytest.fixture(
+    params=[
+        pytest.param(True, id='TF32 allowed'),
+        pytest.param(False, id='TF32 not allowed', marks=pytest.mark.slow),
+    ]
+)
 def tf32(inside, request):
     """What somebody else's program wants."""
     before = inside.tf32()

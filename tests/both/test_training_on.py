@@ -61,6 +61,7 @@ def test_other_scans_leave_its_scales(simulated, backend, first):
     assert on.provenance['started_from'] == [first.provenance]
 
 
+@pytest.mark.slow_in('tensorflow')
 def test_a_killed_one_goes_on_to_the_same_result(noisy, backend, first, tmp_path):
     whole = train(noisy, backend, first, epochs=2)
 

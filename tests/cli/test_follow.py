@@ -15,6 +15,11 @@ from ptychodus_torch_plugin.files.writing import write_ptychodus_npz, write_scan
 from ptychodus_torch_plugin.simulate import SimulationConfig, simulate_scan
 
 SWEEPS = ['--architecture', 'none', '--sweeps', '3', '--held-out', '0']
+LIVE = {'live.png', 'live.npz'}
+PATIENCE_S = 120.0
+"""How long to wait for a preview: frameworks are loaded first."""
+PATIENTLY = ['--idle', '300']
+"""Whoever follows waits longer than whoever waits for a preview."""
 
 
 @pytest.fixture(scope='module')
@@ -35,6 +40,16 @@ def put(folder, scan, first, last):
     (folder / 'new').rename(folder / f'part-{first:03}.npz')
 
 
+def previews(out):
+    """Return which previews there are, as soon as there are all, or when patience ends."""
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        there = {name for name in LIVE if (out / name).exists()}
+        if there == LIVE or time.monotonic() > end:
+            return there
+        time.sleep(0.02)
+
+
 def follow(folder, out, *options):
     return run(
         ['infer', '--test_data', str(folder), '--follow', '--output_dir', str(out), *options]
@@ -42,22 +57,20 @@ def follow(folder, out, *options):
 
 
 def test_it_shows_previews_and_ends_as_infer_does(tmp_path, folder, scan, capsys):
-    seen, ended = set(), threading.Event()
+    seen = set()
 
     def write():
-        for first in range(0, 49, 7):
+        for first in range(0, 42, 7):
             put(folder, scan, first, first + 7)
-            time.sleep(0.3)
-        while not ended.wait(0.02):
-            seen.update(path.name for path in (tmp_path / 'out').glob('live.*'))
+        seen.update(previews(tmp_path / 'out'))
+        put(folder, scan, 42, 49)
 
     writer = threading.Thread(target=write)
     writer.start()
-    code = follow(folder, tmp_path / 'out', *SWEEPS, '--expected-patterns', '49')
-    ended.set()
+    code = follow(folder, tmp_path / 'out', *SWEEPS, '--expected-patterns', '49', *PATIENTLY)
     writer.join()
     assert code == 0
-    assert {'live.png', 'live.npz'} <= seen
+    assert seen == LIVE
     assert 'Following' in capsys.readouterr().err
     names = {path.name for path in (tmp_path / 'out').iterdir()}
     assert names == {'object.h5', 'object.npz', 'object.png', 'metrics.json'}
@@ -81,12 +94,19 @@ def test_a_file_is_complete_when_nothing_comes_any_more(tmp_path, scan):
 
 def test_ctrl_c_ends_the_scan_and_keeps_what_has_arrived(tmp_path, folder, scan, capsys):
     put(folder, scan, 0, 21)
-    timer = threading.Timer(4.0, lambda: signal.raise_signal(signal.SIGINT))
-    timer.start()
-    code = follow(folder, tmp_path / 'out', *SWEEPS, '--idle', '60')
-    timer.join()
+    seen = set()
+
+    def press():
+        seen.update(previews(tmp_path / 'out'))
+        signal.raise_signal(signal.SIGINT)
+
+    user = threading.Thread(target=press)
+    user.start()
+    code = follow(folder, tmp_path / 'out', *SWEEPS, *PATIENTLY)
+    user.join()
 
     assert code == 0
+    assert seen == LIVE
     assert 'The scan ends here.' in capsys.readouterr().err
     assert json.loads((tmp_path / 'out' / 'metrics.json').read_text())['patterns'] == 21
 
@@ -134,13 +154,16 @@ def test_the_planned_positions_end_a_file(tmp_path, scan):
 
     def write():
         for last in range(7, 50, 7):
+            if last == 49:
+                seen.update(previews(tmp_path / 'out'))
             with h5py.File(tmp_path / 'a.h5', 'r+', libver='latest') as file:
                 file['patterns'].resize(last, axis=0)
                 file['patterns'][last - 7 :] = scan.patterns[last - 7 : last]
-            time.sleep(0.1)
 
+    seen = set()
     writer = threading.Thread(target=write)
     writer.start()
-    assert follow(tmp_path / 'a.h5', tmp_path / 'out', *SWEEPS, '--idle', '30') == 0
+    assert follow(tmp_path / 'a.h5', tmp_path / 'out', *SWEEPS, *PATIENTLY) == 0
     writer.join()
+    assert seen == LIVE
     assert json.loads((tmp_path / 'out' / 'metrics.json').read_text())['patterns'] == 49

@@ -19,7 +19,7 @@ HEAVY = (
 )
 COMMANDS = (
     *('demo', 'simulate', 'convert', 'train', 'infer', 'inspect', 'evaluate'),
-    *('bench', 'doctor', 'install-shim', 'uninstall-shim'),
+    *('bench', 'quality', 'doctor', 'install-shim', 'uninstall-shim'),
 )
 # The process ends with the modules loaded; a heavy one that is merely looked for does not count.
 LIST = f'import sys; print("LOADED", *[name for name in {HEAVY} if name in sys.modules])'

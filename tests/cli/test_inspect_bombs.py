@@ -23,12 +23,12 @@ def header(shape):
 
 
 def write_zip(path, members):
-    """Each of the members is followed by 400 MiB of zeros."""
+    """Each of the members is followed by 100 MiB of zeros."""
     with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, start in members.items():
             with archive.open(name, 'w', force_zip64=True) as member:
                 member.write(start)
-                for _ in range(100):
+                for _ in range(25):
                     member.write(bytes(2**22))
 
 

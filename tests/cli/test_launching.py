@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from ptychodus_torch_plugin.cli import parts
+from ptychodus_torch_plugin.cli import launching, parts
 from ptychodus_torch_plugin.cli.app import run
 from ptychodus_torch_plugin.cli.launching import environments, launch
 from ptychodus_torch_plugin.cli.parts import Share, share_of
@@ -54,8 +54,9 @@ def test_all_end_well(tmp_path):
         pytest.param('os.kill(os.getpid(), signal.SIGKILL)', 137, marks=pytest.mark.slow),
     ],
 )
-def test_the_failure_of_one_ends_the_others(tmp_path, capsys, end, expected):
+def test_the_failure_of_one_ends_the_others(tmp_path, capsys, monkeypatch, end, expected):
     """Also those that do not listen to a friendly word, after a while."""
+    monkeypatch.setattr(launching, 'GRACE_S', 0.5)
     body = f'signal.signal(signal.SIGTERM, signal.SIG_IGN)\nif rank == 1: {end}\ntime.sleep(100)'
     code, seconds = launch_script(tmp_path, body)
     assert code == expected

@@ -1,7 +1,7 @@
 """What the demonstration of README.md leaves behind, and Ptychodus reading it.
 
-The `demo` environment of tox runs the demonstration and names its folder in a variable; without the
-variable there is nothing to look at, and the tests are skipped, but never in that environment.
+The `ptychodus` environment of tox runs the demonstration and names its folder in a variable;
+without it there is nothing to look at, and the tests are skipped, but never in that environment.
 """
 
 import json
@@ -20,7 +20,7 @@ from ptychodus_torch_plugin.bundle.archive import read_bundle
 FOLDER_VARIABLE = 'PTYCHODUS_TORCH_PLUGIN_DEMO'
 
 pytestmark = pytest.mark.skipif(
-    FOLDER_VARIABLE not in os.environ and os.environ.get('TOX_ENV_NAME') != 'demo',
+    FOLDER_VARIABLE not in os.environ and os.environ.get('TOX_ENV_NAME') != 'ptychodus',
     reason=f'{FOLDER_VARIABLE} names no folder with the output of a demonstration',
 )
 

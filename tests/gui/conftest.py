@@ -85,8 +85,8 @@ import time
 from pathlib import Path
 from PyQt5.QtWidgets import QComboBox, QLineEdit, QSpinBox
 from ptychodus_torch_plugin.integration.bridge import install
-from tests.gui.conftest import load
-from tests.gui.window import main_window
+from tests.gui.conftest import QUICK, load
+from tests.gui.window import PATIENCE_S, main_window
 
 install()
 folder, file = Path({folder!r}), Path({file!r})
@@ -100,7 +100,7 @@ def alone(folder, tmp_path):
     def run(script):
         before = ALONE.format(folder=str(folder), file=str(tmp_path / 'settings.ini'))
         command = [sys.executable, '-c', before + script]
-        ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+        ran = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
         assert ran.returncode == 0, ran.stdout + ran.stderr
 
     return run

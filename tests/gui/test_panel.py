@@ -44,7 +44,7 @@ OF_FAMILY = {
 }
 ADVANCED_OF_ANY_NETWORK = ['CPU Threads', 'Precision', 'Deterministic', 'Loss Logger']
 ADVANCED_UNROLLED = {
-    'Advanced Model': ['Sweep Batch Size'],
+    'Advanced Model': ['Sweep Batch Size', 'Refine Intensity', 'Refine Positions'],
     'Advanced Training': ['Thinnings per Scan', 'Rate Schedule', 'Patience [epochs]', 'Seed'],
     'Advanced Inference': ['Seed'],
     'Advanced Execution': ADVANCED_OF_ANY_NETWORK,

@@ -12,13 +12,16 @@ from PyQt5.QtWidgets import QLabel
 from ptychodus_torch_plugin.bundle.archive import read_bundle
 from tests.foreign.lookalikes import small_keras_members, zipped
 
+from .window import PATIENCE_S
+
 # What Ptychodus and its libraries warn of is theirs to mend.
 pytestmark = pytest.mark.filterwarnings('ignore')
 
 BACKENDS = ('pytorch', 'tensorflow')
 ENDLESS = 500
-SECONDS_TO_STOP = 2.0
-SECONDS_TO_NOTICE = 5.0
+SECONDS_TO_STOP = 5.0
+SECONDS_TO_NOTICE = 10.0
+"""On a busy machine; what is ended here would last much longer."""
 each_backend = pytest.mark.parametrize('backend', BACKENDS)
 
 
@@ -79,7 +82,7 @@ def test_a_fit_shows_the_object_and_the_losses(window, photograph, backend):
     assert not workers()
 
 
-@each_backend
+@pytest.mark.parametrize('backend', ['pytorch', pytest.param('tensorflow', marks=pytest.mark.slow)])
 def test_export_train_infer_and_the_other_backend(window, photograph, tmp_path, backend):
     window.choose_algorithm(f'pinn_{backend}')
     window.export(tmp_path / 'scan.npz')
@@ -132,7 +135,7 @@ def test_a_model_of_ptychopinn_is_taken(window, tmp_path, monkeypatch):
 def test_settings_that_contradict_end_in_a_sentence(window):
     window.choose_algorithm('pinn_pytorch-fit')
     window.set(Model_Architecture='cnn')
-    error = window.run(window.actions.reconstruct_button, SECONDS_TO_NOTICE)
+    error = window.run(window.actions.reconstruct_button)
     sentence = "N = 32 is not supported by architecture 'cnn'; expected one of (64, 128, 256)"
     assert sentence in str(error)
     lines = [line for line in window.log.splitlines() if sentence in line]
@@ -141,7 +144,9 @@ def test_settings_that_contradict_end_in_a_sentence(window):
     assert 'Traceback' not in window.log
 
 
-@pytest.mark.parametrize('key', ['pinn_pytorch-fit', 'pinn_tensorflow'])
+@pytest.mark.parametrize(
+    'key', ['pinn_pytorch-fit', pytest.param('pinn_tensorflow', marks=pytest.mark.slow)]
+)
 def test_stop_keeps_the_best(window, photograph, tmp_path, home, key):
     window.choose_algorithm(key)
     window.set(Training_NumEpochs=ENDLESS)
@@ -152,26 +157,27 @@ def test_stop_keeps_the_best(window, photograph, tmp_path, home, key):
         window.export(tmp_path / 'scan.npz')
         window.choose_file(tmp_path)
         button, file = window.actions.train_button, tmp_path / 'model.zip'
-    said = window.log.count('epoch 3/500')
+    said = window.log.count(f'epoch 3/{ENDLESS}')
     before = window.begin(button)
-    assert window.wait(lambda: window.log.count('epoch 3/500') > said, 60)
+    assert window.wait(lambda: window.log.count(f'epoch 3/{ENDLESS}') > said, PATIENCE_S)
     assert window.status.progress_bar.isVisible()
     photograph(window, f'{key}-running')
     asked = time.monotonic()
     window.status.stop_button.click()
     monitor = window.api.task_monitor
-    assert window.wait(lambda: monitor.get_completed_runs() > before, 30)
+    assert window.wait(lambda: monitor.get_completed_runs() > before, PATIENCE_S)
     assert time.monotonic() - asked < SECONDS_TO_STOP
     assert window.finish(before) is None
     assert 3 <= len(read_bundle(file).history) < ENDLESS
     assert 'training stopped; the model of epoch' in window.log
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_run_with_a_sentence(window):
     window.choose_algorithm('pinn_pytorch-fit')
     window.set(Training_NumEpochs=ENDLESS - 1)
     before = window.begin(window.actions.reconstruct_button)
-    assert window.wait(lambda: 'epoch 2/499' in window.log, 60)
+    assert window.wait(lambda: f'epoch 2/{ENDLESS - 1}' in window.log, PATIENCE_S)
     [worker] = workers()
     worker.kill()
     killed = time.monotonic()
@@ -182,9 +188,9 @@ def test_a_killed_process_ends_the_run_with_a_sentence(window):
     # With the same input the next one goes on.
     window.choose_product(window.index)
     before = window.begin(window.actions.reconstruct_button)
-    assert window.wait(lambda: 'going on from the checkpoint' in window.log, 60)
+    assert window.wait(lambda: 'going on from the checkpoint' in window.log, PATIENCE_S)
     window.status.stop_button.click()
-    assert window.finish(before, 30) is None
+    assert window.finish(before) is None
 
 
 SAVED = """
@@ -214,11 +220,11 @@ CLOSED = """
 with main_window() as window:
     load(window, folder)
     window.choose_algorithm('pinn_pytorch-fit')
-    window.set(Training_NumEpochs=500, Execution_Accelerator='cpu')
+    window.set(**QUICK | {'Training_NumEpochs': 500})
     window.begin(window.actions.reconstruct_button)
-    assert window.wait(lambda: 'epoch 1/500' in window.log, 60)
+    assert window.wait(lambda: 'epoch 1/500' in window.log, PATIENCE_S)
     closing = time.monotonic()
-assert time.monotonic() - closing < 5
+assert time.monotonic() - closing < 10
 # In all that time no framework was loaded here.
 assert not {'torch', 'tensorflow', 'lightning', 'keras'} & sys.modules.keys()
 """

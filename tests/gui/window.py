@@ -11,6 +11,8 @@ from ptychodus.model import ModelCore
 from ptychodus.view import ViewCore
 from PyQt5.QtWidgets import QApplication
 
+PATIENCE_S = 300.0
+"""What comes at all comes in this time, however busy the machine is."""
 SECONDS_FOR_THE_LAST_UPDATE = 1.2
 """Ptychodus looks once a second for what its worker has for the window."""
 
@@ -103,10 +105,10 @@ class Window:
             if time.monotonic() > deadline:
                 return False
             self._application.processEvents()
-            time.sleep(0.01)
+            time.sleep(0.05)
         return True
 
-    def run(self, button, seconds: float = 120) -> BaseException | None:
+    def run(self, button, seconds: float = PATIENCE_S) -> BaseException | None:
         """Press a button, wait for the end of what it starts, and return its error, if any."""
         before = self.begin(button)
         return self.finish(before, seconds)
@@ -117,7 +119,7 @@ class Window:
         button.click()
         return before
 
-    def finish(self, before: int, seconds: float = 120) -> BaseException | None:
+    def finish(self, before: int, seconds: float = PATIENCE_S) -> BaseException | None:
         monitor = self.api.task_monitor
         assert self.wait(lambda: monitor.get_completed_runs() > before, seconds), 'it never ends'
         self.pump(SECONDS_FOR_THE_LAST_UPDATE)

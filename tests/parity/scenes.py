@@ -64,6 +64,15 @@ SCENES = {
 """Side, modes, and whether all positions are whole pixels."""
 
 
+def darkened(scan: ScanData) -> ScanData:
+    """Return the scan with a background that is another one at every pixel, in its counts, too."""
+    rng = np.random.default_rng(8)
+    level = scan.mean_counts() / scan.n_px**2
+    dark = (rng.uniform(0, level, (scan.n_px, scan.n_px))).astype(np.float32)
+    patterns = scan.patterns + rng.poisson(dark, scan.patterns.shape).astype(np.float32)
+    return replace(scan, patterns=patterns, background=dark)
+
+
 @dataclass(frozen=True)
 class PlainScene:
     """A scan, and an object on its canvas and a probe that do not fit it."""

@@ -46,7 +46,10 @@ def scan_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize(('first', 'second'), BOTH_WAYS)
+# The other way without a command line: `test_cross_loading`.
+@pytest.mark.parametrize(
+    ('first', 'second'), [BOTH_WAYS[0], pytest.param(*BOTH_WAYS[1], marks=pytest.mark.slow)]
+)
 def test_trained_here_and_used_there(tmp_path, scan_file, first, second):
     cnn = ('--gridsize', 2, '--n_filters_scale', 1, '--architecture', 'cnn')
     trained = run(

@@ -44,6 +44,8 @@ CASES = {
     ),
     '128 px': (CNN | {'N': 128, 'gridsize': 2}, {'epochs': 1, 'batch_size': 4, 'n_groups': 6}),
 }
+SAID_BY_SIZES = {'groups of 1', '128 px'}
+"""Cases that `test_every_size_goes_over` tries with fresh weights."""
 SIZES = [*product((1, 2, 3), (64, 128)), (1, 256)]
 """Of 'cnn': gridsize and N."""
 
@@ -80,7 +82,13 @@ def way(request: pytest.FixtureRequest) -> tuple[str, str]:
     return request.param
 
 
-@pytest.fixture(scope='module', params=CASES.values(), ids=CASES)
+@pytest.fixture(
+    scope='module',
+    params=[
+        pytest.param(case, id=name, marks=[pytest.mark.slow] * (name in SAID_BY_SIZES))
+        for name, case in CASES.items()
+    ],
+)
 def trained(request: pytest.FixtureRequest, way: tuple[str, str], tmp_path_factory: Any) -> Trained:
     model, training = request.param
     config = ModelConfig(**model)
@@ -98,7 +106,7 @@ def test_every_architecture_and_size_goes_over():
 @pytest.mark.parametrize(
     ('gridsize', 'n_px'),
     [
-        pytest.param(*size, marks=[pytest.mark.slow] * (size in {(2, 128), (3, 64)}))
+        pytest.param(*size, marks=[pytest.mark.slow] * (size in {(1, 128), (2, 128), (3, 64)}))
         for size in SIZES
     ],
 )

@@ -61,6 +61,9 @@ CASES = {
     'poisson': (3, UNROLLED, VIEWS | {'objective': 'poisson', 'epochs': 7}, FAST),
 }
 
+BETWEEN = {'groups of 1', '128 px'}
+"""Cases whose settings all stand in other cases, too, or in a single step of `test_networks`."""
+
 
 def scan_of(n_px: int, modes: int) -> ScanData:
     """Return a scan with bad pixels; few photons where 'unrolled' is to find noise."""
@@ -93,7 +96,13 @@ def in_both(
     return one, other
 
 
-@pytest.mark.parametrize('case', CASES.values(), ids=CASES)
+@pytest.mark.parametrize(
+    'case',
+    [
+        pytest.param(case, id=name, marks=[pytest.mark.slow] * (name in BETWEEN))
+        for name, case in CASES.items()
+    ],
+)
 def test_twenty_steps(monkeypatch, case):
     one, other = in_both(monkeypatch, *case)
     assert one.steps == other.steps
@@ -170,6 +179,8 @@ def constant():
         return scheduled(monkeypatch, scheduler='constant')
 
 
+# In each backend `tests/both` compares the rates themselves.
+@pytest.mark.slow
 @pytest.mark.parametrize(('scheduler', 'settings'), SCHEDULERS.items(), ids=SCHEDULERS)
 def test_every_scheduler(monkeypatch, constant, scheduler, settings):
     one, other = scheduled(monkeypatch, scheduler=scheduler, **settings)

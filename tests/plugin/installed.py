@@ -33,7 +33,7 @@ def write_metadata(folder: Path, name: str, version: str, entry_points: str = ''
 
 def copy_ptychodus(folder: Path) -> Path:
     """Copy Ptychodus to a folder of its own, as `--target` leaves it: the shim is elsewhere."""
-    ignored = shutil.ignore_patterns('__pycache__', f'{NAME}.py')
+    ignored = shutil.ignore_patterns(f'{NAME}.*')  # what is compiled need not be compiled again
     shutil.copytree(Path(ptychodus.__file__).parent, folder / 'ptychodus', ignore=ignored)
     return folder
 

@@ -104,6 +104,7 @@ def test_the_workflow_api_gives_the_same_object(work, from_batch, monkeypatch):
     assert_same_object(from_batch, load_product(work / 'api.h5'))
 
 
+@pytest.mark.slow
 def test_a_fit_without_a_window(work):
     shutil.copytree(work / 'in', work / 'fit')
     (work / 'fit' / 'model.zip').unlink()

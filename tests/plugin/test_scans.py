@@ -105,3 +105,17 @@ def test_an_object_lies_where_its_frame_says(handed, frame):
     assert after.metadata.name == before.metadata.name
     assert [(loss.epoch, loss.value) for loss in after.losses] == [(1, 0.5)]
     assert after.probe_positions is before.probe_positions
+
+
+def test_refined_positions_come_back_in_metres(handed, scan):
+    """As a scan of the product with them, they are what they were."""
+    rng = np.random.default_rng(2)
+    moved = scan.positions_px + rng.normal(0, 0.3, scan.positions_px.shape)
+    ones = np.ones(scan.frame.shape, np.complex64)
+    after = product_of(handed.product, ones, scan.frame, scan.probe, [], moved)
+    back = scan_of(
+        replace(handed, product=replace(handed.product, probe_positions=after.probe_positions))
+    )
+    np.testing.assert_allclose(back.positions_px, moved, atol=1e-6)
+    before = handed.product.probe_positions
+    assert [p.index for p in after.probe_positions] == [p.index for p in before]

@@ -83,9 +83,11 @@ took = time.perf_counter() - start
 print(1e3 * took, sorted(set(sys.modules) - known), sep=',')
 """
     # A busy machine is slow now and then; the shim is not.
-    found = [answer(tmp_path, code)[0] for _ in range(3)]
-    assert min(took for took, _ in found) < MILLISECONDS
-    _, loaded = found[0]
+    for _ in range(5):
+        (took, loaded), _ = answer(tmp_path, code)
+        if took < MILLISECONDS:
+            break
+    assert took < MILLISECONDS
     assert 'ptychodus_torch_plugin.integration.bridge' in loaded
     assert not {name.partition('.')[0] for name in loaded} & HEAVY
     assert not [name for name in loaded if name.startswith(('ptychodus.model', 'ptychodus.view'))]

@@ -51,7 +51,9 @@ def seen(monkeypatch):
     return numbers
 
 
-@pytest.mark.parametrize('gridsize', [1, 2, 3])
+@pytest.mark.parametrize(
+    'gridsize', [*(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2)), 3]
+)
 def test_training_respects_gridsize(scan, seen, gridsize):
     backend, model = TensorFlowBackend(), model_of(gridsize)
     training = TrainingConfig(epochs=1, batch_size=5, n_groups=12).for_model(model)

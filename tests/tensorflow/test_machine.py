@@ -247,8 +247,10 @@ model.reconstruct(scan, InferenceConfig(), ExecutionConfig(accelerator='cpu', nu
 )
 def test_threads_can_be_chosen_once(first, noisy, tmp_path):
     """Before TensorFlow starts, which a model that is only built or loaded does not make it do."""
-    training = TRAINING.model_copy(update={'epochs': 1})
-    bundle = train([noisy], MODEL, training, EXECUTION, backend='tensorflow').save(tmp_path)
+    bundle = tmp_path / 'none'
+    if first == LOADED:
+        training = TRAINING.model_copy(update={'epochs': 1})
+        bundle = train([noisy], MODEL, training, EXECUTION, backend='tensorflow').save(tmp_path)
     command = [sys.executable, '-c', THREADS.format(first=first), str(bundle)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout) == (0, '1\n'), ran.stderr
@@ -260,7 +262,7 @@ def test_threads_can_be_chosen_once(first, noisy, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('keep', 'write'), [(1, 1), pytest.param(1, 2, marks=pytest.mark.slow), (2, 3)]
+    ('keep', 'write'), [*(pytest.param(1, n, marks=pytest.mark.slow) for n in (1, 2)), (2, 3)]
 )
 def test_a_run_that_is_cut_off_between_its_files_goes_on(
     quick, noisy, tmp_path, monkeypatch, keep, write
@@ -287,7 +289,8 @@ def test_a_run_that_is_cut_off_between_its_files_goes_on(
 
 
 @pytest.mark.parametrize(
-    ('first', 'then'), [(1, 2), pytest.param(-1, 1, marks=pytest.mark.slow), (2, 0)]
+    ('first', 'then'),
+    [*(pytest.param(*n, marks=pytest.mark.slow) for n in ((1, 2), (-1, 1))), (2, 0)],
 )
 def test_how_many_epochs_are_kept_may_change(quick, noisy, tmp_path, first, then):
     """It is no part of the course of training."""

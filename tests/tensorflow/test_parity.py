@@ -144,11 +144,14 @@ def test_imposed_counts(scene):
     tensors, scan = scene.tensors, scene.scan
     waves = waves_of((scan.n_patterns, 2, scene.n_px, scene.n_px)) * 20
     intensity = tf.reduce_sum(physics.absolute_square(waves), 1)
-    factor = physics.count_factor(intensity, scan.patterns, tensors.valid)
-    expected = oracle.impose_counts(waves.astype(complex), scan.patterns, scan.valid_pixels)
-    imposed = waves * (1 + factor[:, None].numpy())
-    assert_close(imposed, expected, TOLERANCES['transform'], dtype=np.complex64)
-    assert not factor.numpy()[:, ~scan.valid_pixels].any()
+    dark = np.random.default_rng(6).uniform(0, 900, scan.valid_pixels.shape).astype(np.float32)
+    for background in (np.zeros_like(dark), dark):
+        factor = physics.count_factor(intensity, scan.patterns, tensors.valid, background)
+        known = waves.astype(complex), scan.patterns, scan.valid_pixels
+        expected = oracle.impose_counts(*known, background)
+        imposed = waves * (1 + factor[:, None].numpy())
+        assert_close(imposed, expected, TOLERANCES['transform'], dtype=np.complex64)
+        assert not factor.numpy()[:, ~scan.valid_pixels].any()
 
 
 def test_photons_per_pixel(scene):

@@ -13,7 +13,17 @@ from ptychodus_torch_plugin.backends.tensorflow.data import ScanTensors
 from ptychodus_torch_plugin.backends.tensorflow.sweeps import Sweeper, SweepState, _kept_gauge
 from ptychodus_torch_plugin.probes import center_px
 from tests.parity.comparison import TOLERANCES, assert_close
-from tests.parity.sweeping import CONFIGS, REFINING, SETTINGS, defocused, expected_sweeps
+from tests.parity.scenes import darkened
+from tests.parity.sweeping import (
+    CONFIGS,
+    EXPOSING,
+    REFINING,
+    SETTINGS,
+    defocused,
+    expected_state,
+    expected_sweeps,
+    uneven,
+)
 
 
 def both(scene, config, sweeps, *, double=False, on_host=True, pool=None, seed=3):
@@ -66,6 +76,40 @@ def test_sweeps_over_a_pool(scene, config):
 
 def same(one, other):
     return np.array_equal(one.numpy(), other.numpy())
+
+
+def test_sweeps_with_a_background(scene):
+    dark = replace(scene, scan=darkened(scene.scan))
+    actual, expected, lit = both(dark, REFINING, plain.schedule(REFINING, 5), double=True)
+    tolerance = TOLERANCES['ten sweeps, double precision']
+    assert_close(actual[0][lit], expected[0][lit], tolerance, dtype=np.complex128)
+    assert_close(actual[1], expected[1], tolerance, dtype=np.complex128)
+    without = replace(dark, scan=replace(dark.scan, background=None))
+    blind, _ = expected_sweeps(without, REFINING, plain.schedule(REFINING, 5))
+    assert np.abs(blind[0] - expected[0])[lit].mean() > 0.02
+
+
+@EXPOSING
+def test_sweeps_that_refine_exposures(scene, wanted, pool):
+    scene = uneven(scene)
+    config = SETTINGS.model_copy(update=dict.fromkeys(wanted, True))
+    sweeps = plain.schedule(config, 6)
+    expected, lit = expected_state(scene, config, sweeps, pool=pool)
+    tensors = scene.tensors
+    start = SweepState.start(tensors, defocused(scene.scan, config))
+    dtype = tf.complex128
+    state = SweepState(tf.constant(scene.object_, dtype), tf.cast(start.probe, dtype))
+    pool = np.arange(scene.scan.n_patterns) if pool is None else pool
+    swept = Sweeper(tensors, config, pool).run(state, sweeps, seed=3)
+    tolerance = TOLERANCES['ten sweeps, double precision']
+    object_, probe = swept.export()
+    assert_close(object_[lit], expected.object_[lit], tolerance, dtype=np.complex128)
+    assert_close(probe, expected.probe, tolerance, dtype=np.complex128)
+    for name, given in (('intensities', 1.0), ('positions_px', scene.scan.positions_px)):
+        one, other = (getattr(each.exposures, name) for each in (swept, expected))
+        assert_close(one, other, tolerance, dtype=np.float64)
+        changed = np.abs(other - given).max() > 0.1
+        assert changed == (name.split('_')[0].removesuffix('ies') in ' '.join(wanted))
 
 
 @CONFIGS

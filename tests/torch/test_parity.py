@@ -184,11 +184,17 @@ def test_imposed_counts(scene):
     amplitude = physics.amplitudes(wave_tensor, torch.empty(waves.shape))
     assert_close(amplitude, np.abs(waves), TOLERANCES['transform'], dtype=np.float32)
     scale = physics.change_scale(tensors.valid)
-    factor = physics.change_factor(amplitude, tensors.counts.clone(), scale)
-    expected = oracle.impose_counts(waves.astype(complex), scan.patterns, scan.valid_pixels)
-    imposed = wave_tensor * (1 + factor[:, None])
-    assert_close(imposed, expected, TOLERANCES['transform'], dtype=np.complex64)
-    assert not factor[:, ~torch.from_numpy(scan.valid_pixels)].any()
+    intensity = physics.total_intensity(amplitude)
+    dark = np.random.default_rng(6).uniform(0, 900, scan.valid_pixels.shape).astype(np.float32)
+    for background in (None, dark):
+        tensor = None if background is None else torch.from_numpy(background)
+        arrays = intensity.clone(), tensors.counts.clone()
+        factor = physics.change_factor(*arrays, scale, tensor)
+        known = waves.astype(complex), scan.patterns, scan.valid_pixels
+        expected = oracle.impose_counts(*known, 0.0 if background is None else background)
+        imposed = wave_tensor * (1 + factor[:, None])
+        assert_close(imposed, expected, TOLERANCES['transform'], dtype=np.complex64)
+        assert not factor[:, ~torch.from_numpy(scan.valid_pixels)].any()
 
 
 def test_photons_per_pixel(scene):

@@ -12,7 +12,17 @@ from ptychodus_torch_plugin.backends.torch import visits
 from ptychodus_torch_plugin.backends.torch.data import ScanTensors
 from ptychodus_torch_plugin.backends.torch.sweeps import Sweeper, SweepState, _keep_gauge
 from ptychodus_torch_plugin.probes import center_px
-from tests.parity.sweeping import CONFIGS, REFINING, defocused, expected_sweeps
+from tests.parity.scenes import darkened
+from tests.parity.sweeping import (
+    CONFIGS,
+    EXPOSING,
+    REFINING,
+    SETTINGS,
+    defocused,
+    expected_state,
+    expected_sweeps,
+    uneven,
+)
 
 from .parity import CPU, TOLERANCES, assert_close, board
 
@@ -61,6 +71,40 @@ def test_sweeps_over_a_pool(scene, config):
     tolerance = TOLERANCES['ten sweeps, double precision']
     assert_close(actual[0][lit], expected[0][lit], tolerance, dtype=np.complex128)
     assert_close(actual[1], expected[1], tolerance, dtype=np.complex128)
+
+
+def test_sweeps_with_a_background(scene):
+    dark = replace(scene, scan=darkened(scene.scan))
+    actual, expected, lit = both(dark, REFINING, plain.schedule(REFINING, 5), double=True)
+    tolerance = TOLERANCES['ten sweeps, double precision']
+    assert_close(actual[0][lit], expected[0][lit], tolerance, dtype=np.complex128)
+    assert_close(actual[1], expected[1], tolerance, dtype=np.complex128)
+    without = replace(dark, scan=replace(dark.scan, background=None))
+    blind, _ = expected_sweeps(without, REFINING, plain.schedule(REFINING, 5))
+    assert np.abs(blind[0] - expected[0])[lit].mean() > 0.02
+
+
+@EXPOSING
+def test_sweeps_that_refine_exposures(scene, wanted, pool):
+    scene = uneven(scene)
+    config = SETTINGS.model_copy(update=dict.fromkeys(wanted, True))
+    sweeps = plain.schedule(config, 6)
+    expected, lit = expected_state(scene, config, sweeps, pool=pool)
+    tensors = scene.tensors
+    state = SweepState.start(tensors, defocused(scene.scan, config))
+    state.object_ = torch.from_numpy(scene.object_)
+    state = SweepState(state.object_.to(torch.complex128), state.probe.to(torch.complex128))
+    pool = np.arange(scene.scan.n_patterns) if pool is None else pool
+    swept = Sweeper(tensors, config, pool).run(state, sweeps, seed=3)
+    tolerance = TOLERANCES['ten sweeps, double precision']
+    object_, probe = swept.export()
+    assert_close(object_[lit], expected.object_[lit], tolerance, dtype=np.complex128)
+    assert_close(probe, expected.probe, tolerance, dtype=np.complex128)
+    for name, given in (('intensities', 1.0), ('positions_px', scene.scan.positions_px)):
+        one, other = (getattr(each.exposures, name) for each in (swept, expected))
+        assert_close(one, other, tolerance, dtype=np.float64)
+        changed = np.abs(other - given).max() > 0.1
+        assert changed == (name.split('_')[0].removesuffix('ies') in ' '.join(wanted))
 
 
 @CONFIGS

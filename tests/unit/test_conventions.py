@@ -201,6 +201,18 @@ def test_counts_pull_amplitudes_as_far_as_poisson_noise_allows():
         assert after == pytest.approx(before + 1.5 * (best - before), abs=1e-5)
 
 
+def test_a_background_adds_to_the_rate():
+    """The expected counts of a wave and of the background are imposed, and cost nothing."""
+    rate, dark = np.array([[[9.0, 2.5], [40.0, 0.3]]]), np.array([[4.0, 0.1], [39.0, 7.0]])
+    waves = (np.sqrt(rate) * np.exp(1j * np.arange(4).reshape(2, 2)))[:, None]
+    valid = np.ones((2, 2), bool)
+    kept = physics.impose_counts(waves, rate + dark, valid, dark)
+    np.testing.assert_allclose(kept, waves, rtol=1e-12)
+    moved = physics.impose_counts(waves, 3 * rate, valid, dark)
+    share = 3 * rate * rate / (rate + dark)
+    np.testing.assert_allclose(moved, physics.impose_counts(waves, share, valid), rtol=1e-12)
+
+
 # Scale
 
 

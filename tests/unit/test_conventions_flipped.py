@@ -151,6 +151,14 @@ FLIPS = {
         checks.test_counts_pull_amplitudes_as_far_as_poisson_noise_allows,
         (physics, 'impose_counts', lambda waves, k, valid: impose(waves, k**2, valid)),
     ),
+    'background subtracted from the counts': (
+        checks.test_a_background_adds_to_the_rate,
+        (
+            physics,
+            'impose_counts',
+            lambda waves, k, valid, dark=0.0: impose(waves, np.maximum(k - dark, 0), valid),
+        ),
+    ),
     'probe scaled by the ratio of counts': (
         checks.test_an_empty_object_predicts_the_measured_mean_counts,
         (sweeps, 'scale_probe', lambda probe, mean, valid: scale(probe, mean**2, valid)),

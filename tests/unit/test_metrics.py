@@ -16,6 +16,11 @@ from ptychodus_torch_plugin.metrics import (
     scanned_region,
     ssim,
 )
+from ptychodus_torch_plugin.ring_correlation import (
+    HALF_BIT_SNR,
+    half_bit_of_halves,
+    half_bit_of_one,
+)
 
 
 @pytest.fixture
@@ -190,7 +195,7 @@ def test_real_images_have_half_as_many_values():
     real, complex_ = fourier_ring_correlation(a, b), fourier_ring_correlation(a + 0j, b + 0j)
     np.testing.assert_allclose(real.correlation, complex_.correlation, atol=1e-12)
     ratio = independent_values(complex_.threshold) / independent_values(real.threshold)
-    np.testing.assert_allclose(ratio, 2)
+    np.testing.assert_allclose(ratio, 2, rtol=1e-4)
 
 
 def test_resolution_is_where_the_images_part():
@@ -202,6 +207,52 @@ def test_resolution_is_where_the_images_part():
     frc = fourier_ring_correlation(a, b)
     assert frc.nyquist_fraction() == pytest.approx(0.4, abs=0.03)
     assert frc.resolution_px() == pytest.approx(1 / frc.nyquist_fraction())
+
+
+def test_resolution_in_metres_is_that_of_the_longer_side():
+    frc = fourier_ring_correlation(*np.random.default_rng(3).standard_normal((2, 32, 32)))
+    assert frc.resolution_m((8e-9, 5e-9)) == pytest.approx(8e-9 * frc.resolution_px())
+    assert frc.resolution_m(None) is None
+
+
+def test_both_thresholds_start_at_one_and_tend_to_what_the_literature_says():
+    few, many = np.array([1.0, 1e12])
+    half_bit = (2**0.5 - 1) / 2
+    assert half_bit_of_halves(few) == pytest.approx(1)
+    assert half_bit_of_one(few) == pytest.approx(1)
+    assert half_bit_of_halves(many) == pytest.approx(half_bit / (1 + half_bit), abs=1e-5)
+    assert half_bit_of_halves(100.0) == pytest.approx(
+        (0.2071 + 1.9102 / 10) / (1.2071 + 0.9102 / 10), abs=1e-4
+    )
+    # C_ref = sqrt(2 FSC / (1 + FSC)) of two halves.
+    of_halves = half_bit / (1 + half_bit)
+    expected = (2 * of_halves / (1 + of_halves)) ** 0.5
+    assert half_bit_of_one(many) == pytest.approx(expected, abs=1e-5)
+
+
+def test_halves_and_truth_lead_to_one_resolution():
+    """Noise grows with frequency; the mean of both halves is as good as the halves say."""
+    rng = np.random.default_rng(8)
+    side = 384
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.fftfreq(side))
+    loudness = np.exp(9 * frequency) / 9
+
+    def noise():
+        real, imaginary = rng.standard_normal((2, side, side))
+        return np.fft.fft2(real + 1j * imaginary)
+
+    truth = np.fft.ifft2(noise())
+    one, two = (truth + np.fft.ifft2(loudness * noise()) for _ in range(2))
+    of_halves = fourier_ring_correlation(one, two, 'halves')
+    with_truth = fourier_ring_correlation((one + two) / 2, truth, 'noise-free')
+    # The power of the noise of the mean is half of that of each.
+    crossing = np.log(9 * (2 / HALF_BIT_SNR) ** 0.5) / 9
+    assert with_truth.nyquist_fraction() == pytest.approx(2 * crossing, rel=0.06)
+    assert of_halves.nyquist_fraction() == pytest.approx(with_truth.nyquist_fraction(), rel=0.08)
+    assert (of_halves.criterion, with_truth.criterion) == ('halves', 'noise-free')
+    # With the threshold of halves it would seem better than it is.
+    wrong = fourier_ring_correlation((one + two) / 2, truth, 'halves')
+    assert wrong.nyquist_fraction() > 1.15 * with_truth.nyquist_fraction()
 
 
 def test_images_alike_up_to_nyquist_have_no_crossing():
@@ -260,7 +311,7 @@ def test_figures_fit_into_json():
     assert flat['phase_psnr_dB'] is None
     assert flat['phase_ssim'] is None
     assert json.loads(json.dumps(flat, allow_nan=False)) == flat
-    assert set(flat) == set(ObjectMetrics.__dataclass_fields__)
+    assert set(flat) == set(ObjectMetrics.__dataclass_fields__) - {'frc'}
 
 
 def test_what_lies_outside_the_region_does_not_count():

@@ -8,9 +8,8 @@ from scipy import ndimage
 from skimage.io import imread
 
 from ptychodus_torch_plugin.errors import OutputError, ScanValueError, ShapeError
-from ptychodus_torch_plugin.picture_layout import DPI, Sheet, scale_bar
+from ptychodus_torch_plugin.picture_layout import DPI, UNSCANNED, Sheet, scale_bar
 from ptychodus_torch_plugin.pictures import (
-    UNSCANNED,
     draw_comparison,
     draw_object,
     draw_training,

@@ -282,6 +282,21 @@ def test_modes_are_orthogonal_with_their_energies():
     np.testing.assert_allclose(center_px(single), [16, 16], atol=0.1)
 
 
+def test_the_intensity_of_the_beam_varies_as_asked_for():
+    settings = {'n_positions': 400, 'poisson': False, 'photons': 2e3}
+    steady, varied = (small_scan(**settings, intensity_variation=v) for v in (0.0, 0.3))
+    np.testing.assert_array_equal(varied.object_guess, steady.object_guess)
+    np.testing.assert_array_equal(varied.positions_px, steady.positions_px)
+    totals = [scan.patterns.sum(axis=(1, 2), dtype=np.float64) for scan in (varied, steady)]
+    intensities = totals[0] / totals[1]
+    assert intensities.std() / intensities.mean() == pytest.approx(0.3, rel=0.1)
+    assert intensities.min() > 0
+    assert varied.mean_counts() == pytest.approx(2e3, rel=1e-5)
+    # The shape of a pattern stays what it is.
+    shapes = [s.patterns / t[:, None, None] for s, t in zip((varied, steady), totals, strict=True)]
+    np.testing.assert_allclose(*shapes, atol=1e-6)
+
+
 def test_optics_make_the_object_pixel():
     optics = small_scan().optics
     wavelength_m = 12.398419843e-10 / (optics.photon_energy_eV / 1e3)

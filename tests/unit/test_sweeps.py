@@ -26,6 +26,7 @@ from ptychodus_torch_plugin.sweeps import (
     crowding,
     drift_px,
     first_probe,
+    least_damping,
     probe_interval,
     schedule,
     settling_schedule,
@@ -135,10 +136,21 @@ def test_the_order_depends_on_seed_and_sweep_alone():
 
 
 @pytest.mark.parametrize(
-    ('n_batches', 'interval'), [(1, 1), (7, 1), (16, 2), (30, 3), (64, 8), (6250, 8)]
+    ('n_batches', 'interval'), [(1, 1), (7, 1), (31, 1), (32, 2), (64, 4), (6250, 8)]
 )
 def test_the_probe_is_updated_a_few_times_in_every_sweep(n_batches, interval):
     assert probe_interval(n_batches) == interval
+
+
+@pytest.mark.parametrize(('photons', 'least'), [(1.0, 1.0), (5.0, 1.0), (10.0, 0.5), (1e4, 5e-4)])
+def test_few_photons_are_damped(photons, least):
+    probe = np.zeros((1, N, N), complex)
+    probe[0, 8:16, 8:16] = np.sqrt(photons)
+    apart = 8 * np.stack(np.meshgrid(np.arange(9), np.arange(9)), -1).reshape(-1, 2)
+    assert least_damping(apart, probe) == pytest.approx(least)
+    # Twice the patterns at the same places bring twice the photons.
+    twice = least_damping(np.concatenate([apart, apart]), probe)
+    assert twice == pytest.approx(min(1.0, 2.5 / photons))
 
 
 # Shifts and crowds

@@ -317,6 +317,21 @@ def test_windows_lie_on_the_canvas_and_patterns_in_the_window(two_scans):
             assert (np.diff(step.patterns) > 0).all()
 
 
+def test_patterns_that_may_move_stay_in_their_window(two_scans):
+    """Only the canvas, which they never leave, may be nearer than they move."""
+    plan = TrainingPlan(two_scans, settings(window_px=N), moving_px=3)
+    assert plan.window_px == N + 6
+    for step in plan.steps(0):
+        scan = two_scans[plan.views[step.view].scan]
+        corners, _ = scan.frame.corners(scan.positions_px, scan.n_px)
+        first, span = np.array(step.window), plan.window_shape(plan.views[step.view].scan)
+        lowest, highest = first + 3, first + span - scan.n_px - 3
+        inside = corners[step.patterns]
+        assert len(inside)
+        assert ((inside >= lowest) | (first == 0)).all()
+        assert ((inside <= highest) | (first + span == scan.frame.shape)).all()
+
+
 def test_a_window_never_exceeds_the_canvas(two_scans):
     plan = plan_of(*two_scans, window_px=60, patterns_per_step=96)
     height, width = two_scans[0].frame.shape

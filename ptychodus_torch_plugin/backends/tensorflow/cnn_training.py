@@ -25,6 +25,7 @@ from ptychodus_torch_plugin.calibration import Calibration, input_scale
 from ptychodus_torch_plugin.config import ModelConfig
 from ptychodus_torch_plugin.errors import ShapeError
 from ptychodus_torch_plugin.group_plan import GroupBatch, GroupPlan
+from ptychodus_torch_plugin.scan import backgrounds
 from ptychodus_torch_plugin.stitching import canvas_px, probe_weight
 
 
@@ -66,6 +67,8 @@ class CnnTraining(Training):
         self.network.log_intensity_scale.trainable = task.training.intensity_scale_trainable
         valid = np.stack([scan.valid_pixels for scan in task.scans]).astype(np.float32)
         self.valid = tf.constant(valid)
+        dark = backgrounds(task.scans)
+        self.background = None if dark is None else tf.constant(dark)
         self.weight = tf.constant(probe_weight(task.calibration.probe))
 
     @classmethod
@@ -127,7 +130,10 @@ class CnnTraining(Training):
         if config.nll_weight or config.mae_weight:
             predicted = self.illumination(merged.seen, scan=batch.scan)
             mean_count = tf.gather(self._mean_count, batch.scan)
-            compared = predicted[scored], batch.counts[scored], valid, mean_count
+            rate = predicted[scored]
+            if self.background is not None:
+                rate += tf.gather(self.background, batch.scan)
+            compared = rate, batch.counts[scored], valid, mean_count
             if config.nll_weight:
                 terms.append(config.nll_weight * physics.poisson_loss(*compared))
             if config.mae_weight:

@@ -166,6 +166,31 @@ def total_variation(objects: Tensor) -> Tensor:
     return tf.reduce_mean(tf.sqrt(square))
 
 
+def displacement_figures(patches: Tensor, probes: Tensor, change: Tensor) -> Tensor:
+    """Return g_y, g_x, h_yy, h_xx, h_xy (n, 5); see `exposures.displacement_figures`.
+
+    From patches (n, N, N), and probes and changes of their exit waves, both (n, m, N, N).
+    """
+    y, x = _slopes(patches)
+    pulled = tf.reduce_sum(tf.math.conj(probes) * change, 1)
+    power = tf.reduce_sum(absolute_square(probes), 1)
+    terms = (
+        tf.math.real(tf.math.conj(y) * pulled),
+        tf.math.real(tf.math.conj(x) * pulled),
+        absolute_square(y) * power,
+        absolute_square(x) * power,
+        tf.math.real(tf.math.conj(y) * x) * power,
+    )
+    return tf.stack([tf.reduce_sum(term, (1, 2)) for term in terms], 1)
+
+
+def _slopes(patches: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the slopes of the oracle of patches (n, N, N), zero at the edges."""
+    y = (patches[:, 2:] - patches[:, :-2]) / 2
+    x = (patches[:, :, 2:] - patches[:, :, :-2]) / 2
+    return tf.pad(y, [(0, 0), (1, 1), (0, 0)]), tf.pad(x, [(0, 0), (0, 0), (1, 1)])
+
+
 def smooth(waves: Tensor, kernel: Tensor) -> Tensor:
     """Filter waves (..., N, N) with a `kernel` (3, 3) float32, zero beyond the edges."""
     n_px = waves.shape[-1]
@@ -177,10 +202,12 @@ def smooth(waves: Tensor, kernel: Tensor) -> Tensor:
     return tf.complex(real, imaginary)
 
 
-def count_factor(intensity: Tensor, counts: Tensor, valid: Tensor) -> Tensor:
+def count_factor(intensity: Tensor, counts: Tensor, valid: Tensor, background: Tensor) -> Tensor:
     """Return (factor - 1) of the oracle's `impose_counts`, (B, N, N): what a wave changes by."""
-    counts, valid = (tf.cast(each, intensity.dtype) for each in (counts, valid))
-    ratio = counts / tf.maximum(intensity, MIN_INTENSITY)
+    counts, valid, background = (
+        tf.cast(each, intensity.dtype) for each in (counts, valid, background)
+    )
+    ratio = counts / tf.maximum(intensity + background, MIN_INTENSITY)
     return (0.25 * (1 + tf.sqrt(1 + 8 * ratio)) - 1) * (POISSON_OVERSHOOT * valid)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
@@ -23,6 +24,7 @@ from ptychodus_torch_plugin.backends.tensorflow.sweeps import (
 from ptychodus_torch_plugin.backends.tensorflow.unrolled import UnrolledNetwork, mean_transmission
 from ptychodus_torch_plugin.calibration import Calibration, input_scale, scaled_amplitudes
 from ptychodus_torch_plugin.config import ModelConfig
+from ptychodus_torch_plugin.exposures import Exposures
 from ptychodus_torch_plugin.scan import ScanData
 from ptychodus_torch_plugin.sweeps import Sweep
 
@@ -47,7 +49,7 @@ class TensorFlowEngine:
         return SweepState.start(self._scan, probe)
 
     def placed(self, object_: ComplexArray, state: SweepState) -> SweepState:
-        return SweepState(tf.constant(object_), state.probe)
+        return replace(state, object_=tf.constant(object_))
 
     def swept(
         self,
@@ -62,9 +64,9 @@ class TensorFlowEngine:
 
     def corrected(self, state: SweepState, pool: IndexArray) -> SweepState:
         assert isinstance(self._network, UnrolledNetwork)
-        photons = photons_per_pixel(self._scan, state.probe, pool)
+        photons = photons_per_pixel(self._scan.exposed(state.exposures), state.probe, pool)
         gauge = mean_transmission(state.object_, photons)
-        return SweepState(self._network.tiled(state.object_, photons, gauge), state.probe)
+        return replace(state, object_=self._network.tiled(state.object_, photons, gauge))
 
     def patches(self, patterns: FloatArray, offsets_px: FloatArray) -> ComplexArray:
         assert isinstance(self._network, CnnNetwork)
@@ -74,17 +76,21 @@ class TensorFlowEngine:
         return said.patches
 
     def photons(self, state: SweepState, pool: IndexArray) -> FloatArray:
-        return np.asarray(photons_per_pixel(self._scan, state.probe, pool).numpy())
+        scan = self._scan.exposed(state.exposures)
+        return np.asarray(photons_per_pixel(scan, state.probe, pool).numpy())
 
     def r_factor(self, state: SweepState, chosen: IndexArray) -> float:
-        return r_factor(self._scan, state, chosen)
+        return r_factor(self._scan.exposed(state.exposures), state, chosen)
 
     def export(self, state: SweepState) -> tuple[ComplexArray, ComplexArray]:
         return state.export()
 
+    def exposures(self, state: SweepState) -> Exposures | None:
+        return state.exposures
+
 
 def r_factor(scan: ScanTensors, state: SweepState, chosen: IndexArray) -> float:
-    """Return sum |sqrt I - sqrt k| / sum sqrt k over valid pixels of patterns `chosen`."""
+    """Return sum |sqrt i - sqrt k| / sum sqrt k over valid pixels, i being the expected counts."""
     difference = total = 0.0
     for part in _cut(chosen):
         measured = tf.sqrt(scan.batch_counts(part)) * scan.valid
@@ -96,7 +102,7 @@ def r_factor(scan: ScanTensors, state: SweepState, chosen: IndexArray) -> float:
 
 def predict_patterns(scan: ScanData, reconstruction: Reconstruction) -> FloatArray:
     """Return the expected counts (n, N, N) float32 of an object under its probe."""
-    tensors = ScanTensors(scan)
+    tensors = ScanTensors(scan).exposed(reconstruction.exposures)
     state = SweepState.start(tensors, reconstruction.probe)
     state.object_ = tf.constant(reconstruction.object_)
     parts = [_predict(tensors, state, part) for part in _cut(np.arange(scan.n_patterns))]
@@ -105,7 +111,8 @@ def predict_patterns(scan: ScanData, reconstruction: Reconstruction) -> FloatArr
 
 def _predict(scan: ScanTensors, state: SweepState, chosen: IndexArray) -> Tensor:
     patches = physics.gather_patches(state.object_, scan.batch_index(chosen), scan.n_px)
-    return physics.predict_counts(patches, scan.batch_probes(state.probe, chosen))
+    intensity = physics.predict_counts(patches, scan.batch_probes(state.probe, chosen))
+    return scan.with_background(intensity)
 
 
 def _cut(chosen: IndexArray) -> list[IndexArray]:

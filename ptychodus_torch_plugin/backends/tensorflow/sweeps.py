@@ -17,6 +17,7 @@ from ptychodus_torch_plugin.backends.tensorflow import physics
 from ptychodus_torch_plugin.backends.tensorflow.data import ScanTensors
 from ptychodus_torch_plugin.backends.tensorflow.visits import Visits
 from ptychodus_torch_plugin.config import SweepConfig
+from ptychodus_torch_plugin.exposures import Exposures
 from ptychodus_torch_plugin.probes import center_px, far_field_counts, ramp, tilt_px
 from ptychodus_torch_plugin.sweeps import FIRST_PROBE_SWEEP, Sweep, batches, drift_px
 
@@ -25,10 +26,14 @@ PATTERNS_AT_ONCE = 64
 
 @dataclass
 class SweepState:
-    """Object (h, w) and probe (m, N, N), complex64; the probe carries its checkerboard."""
+    """Object (h, w) and probe (m, N, N), complex64; the probe carries its checkerboard.
+
+    `exposures` are there once intensities or positions have been refined.
+    """
 
     object_: Tensor
     probe: Tensor
+    exposures: Exposures | None = None
 
     @classmethod
     def start(cls, scan: ScanTensors, probe: ComplexArray) -> SweepState:
@@ -63,12 +68,14 @@ class Sweeper:
         object_, probe = state.object_, state.probe
         energy, home = _energy(probe), center_px(probe.numpy())
         object_velocity, probe_velocity = tf.zeros_like(object_), tf.zeros_like(probe)
-        visits = Visits(self.scan, self.config, self.pool, probe)
+        exposures = state.exposures
+        visits = Visits(self.scan, self.config, self.pool, probe, exposures)
         for number, sweep in enumerate(sweeps):
             refine = self.config.refine_probe and number >= FIRST_PROBE_SWEEP
             before = object_, probe
             drawn = batches(self.pool, self.config.batch_size, seed, number)
             object_, probe = visits.sweep(object_, probe, drawn, sweep, refine_probe=refine)
+            change = object_ * tf.math.conj(before[0])
             object_velocity = sweep.momentum * object_velocity + (object_ - before[0])
             object_ += sweep.momentum * object_velocity
             if refine:
@@ -78,10 +85,35 @@ class Sweeper:
                 object_, object_velocity, probe, probe_velocity = _kept_gauge(
                     object_, object_velocity, probe, probe_velocity, energy, home
                 )
+            if sweep.deflection:
+                phase = sweep.deflection * visits.missing_phase(change.numpy())
+                factor = tf.cast(np.exp(1j * phase), object_.dtype)
+                object_, object_velocity = object_ * factor, object_velocity * factor
+            if visits.refinement.wanted:
+                grown = visits.correct(number, sweep.step)
+                object_, object_velocity = object_ * grown, object_velocity * grown
             on_sweep()
+        if visits.refinement.wanted:
+            exposures = self._completed(object_, probe, visits.refinement.outcome())
         if self.config.refine_probe:
             object_, probe = self._kept_tilt(object_, probe, state.probe)
-        return SweepState(object_, probe)
+        return SweepState(object_, probe, exposures)
+
+    def _completed(self, object_: Tensor, probe: Tensor, exposures: Exposures) -> Exposures:
+        """Return all exposures, with the intensities of patterns outside the pool."""
+        others = np.setdiff1d(np.arange(len(self.scan)), self.pool)
+        if not (len(others) and self.config.refine_intensity):
+            return exposures
+        scan, totals = self.scan.exposed(exposures), []
+        for first in range(0, len(others), PATTERNS_AT_ONCE):
+            chosen = others[first : first + PATTERNS_AT_ONCE]
+            patches = physics.gather_patches(object_, scan.batch_index(chosen), scan.n_px)
+            expected = physics.predict_counts(patches, scan.batch_probes(probe, chosen))
+            measured = scan.batch_counts(chosen) - scan.background
+            both = tf.stack([tf.cast(expected, tf.float64), tf.cast(measured, tf.float64)])
+            both *= tf.cast(scan.valid, tf.float64)
+            totals.append(tf.reduce_sum(both, (2, 3)).numpy())
+        return exposures.scaled(others, *np.concatenate(totals, axis=1))
 
     def _kept_tilt(
         self, object_: Tensor, probe: Tensor, reference: Tensor
@@ -97,7 +129,10 @@ class Sweeper:
 
 
 def photons_per_pixel(scan: ScanTensors, probe: Tensor, pool: IndexArray) -> Tensor:
-    """Return how many photons of the patterns `pool` fell on each canvas pixel, (h, w) float32."""
+    """Return how many photons of the patterns `pool` fell on each canvas pixel, (h, w) float32.
+
+    Of a scan with the exposures of the sweeps, if there are any.
+    """
     canvas = tf.zeros(scan.frame.shape)
     for first in range(0, len(pool), PATTERNS_AT_ONCE):
         chosen = pool[first : first + PATTERNS_AT_ONCE]

@@ -29,6 +29,7 @@ from ptychodus_torch_plugin.backends.tensorflow.sweeps import (
 from ptychodus_torch_plugin.backends.tensorflow.training import Task, Training
 from ptychodus_torch_plugin.backends.tensorflow.unrolled import UnrolledNetwork, mean_transmission
 from ptychodus_torch_plugin.backends.training_log import StopRequested
+from ptychodus_torch_plugin.exposures import most_moved_px
 from ptychodus_torch_plugin.sweeps import first_probe, schedule
 from ptychodus_torch_plugin.training_plan import Step, TrainingPlan, View
 
@@ -77,7 +78,7 @@ class Preparation:
         task, config = self._task, self._task.model
         scan, share = task.scans[view.scan], view.share(task.training.thinning_fraction)
         scored = 1.0 if view.thinning < 0 else 1 - share
-        tensors = ScanTensors(scan, self._plan.seen_counts(view))
+        tensors = ScanTensors(scan, self._plan.seen_counts(view), share=share)
         pool = self._plan.pools[view.scan]
         probe = first_probe(scan, config.sweeps) * math.sqrt(share)
         sweeper = Sweeper(tensors, config.sweeps, pool)
@@ -87,9 +88,10 @@ class Preparation:
             seed=task.training.seed,
             on_sweep=lambda: self._report(len(pool)),
         )
-        photons = photons_per_pixel(tensors, state.probe, pool)
+        photons = photons_per_pixel(tensors.exposed(state.exposures), state.probe, pool)
+        scoring = tensors if view.thinning < 0 else ScanTensors(scan, share=scored)
         return Prepared(
-            scan=tensors if view.thinning < 0 else ScanTensors(scan),
+            scan=scoring.exposed(state.exposures),
             object_=state.object_,
             photons=photons,
             gauge=mean_transmission(state.object_, photons),
@@ -126,6 +128,7 @@ class Scored(NamedTuple):
     corners: Tensor
     counts: Tensor
     valid: Tensor
+    background: Tensor
     scale: Tensor
     mean_count: Tensor
 
@@ -166,7 +169,8 @@ class UnrolledTraining(Training):
 
     @classmethod
     def prepare(cls, task: Task) -> UnrolledTraining:
-        plan = TrainingPlan(task.scans, task.training, task.team.shard)
+        moving_px = most_moved_px(task.model.sweeps)
+        plan = TrainingPlan(task.scans, task.training, task.team.shard, moving_px=moving_px)
         preparation = Preparation(task, plan)
         return cls(task, plan, preparation.training(), preparation.validation())
 
@@ -221,6 +225,7 @@ def _scored(
         corners=tf.gather(scan.corners, chosen) - tf.constant(first, tf.int64),
         counts=tf.convert_to_tensor(counts),
         valid=scan.valid,
+        background=scan.background,
         scale=tf.constant(view.scale, tf.float32),
         mean_count=tf.constant(view.mean_count, tf.float32),
     )
@@ -234,5 +239,5 @@ def _score(object_: Tensor, scored: Scored) -> Tensor:
     probes = scored.probe[None]
     if scored.ramps is not None:
         probes = physics.shift_probe(scored.probe, scored.ramps)
-    predicted = physics.predict_counts(patches, probes) * scored.scale
+    predicted = physics.predict_counts(patches, probes) * scored.scale + scored.background
     return physics.poisson_loss(predicted, scored.counts, scored.valid, scored.mean_count)

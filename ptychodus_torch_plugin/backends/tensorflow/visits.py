@@ -13,11 +13,20 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
-from ptychodus_torch_plugin.arrays import IndexArray
+from ptychodus_torch_plugin.arrays import FloatArray, IndexArray, PositionArray
 from ptychodus_torch_plugin.backends.tensorflow import physics
 from ptychodus_torch_plugin.backends.tensorflow.data import ScanTensors
 from ptychodus_torch_plugin.config import SweepConfig
-from ptychodus_torch_plugin.sweeps import Sweep, crowding, probe_interval, shift_nodes_px
+from ptychodus_torch_plugin.deflection import Deflection, moment_weights
+from ptychodus_torch_plugin.exposures import MOMENTS, Exposures, Refinement
+from ptychodus_torch_plugin.physics import Complex
+from ptychodus_torch_plugin.sweeps import (
+    Sweep,
+    crowding,
+    least_damping,
+    probe_interval,
+    shift_nodes_px,
+)
 
 BATCHES_AT_ONCE, BYTES_AT_ONCE = 32, 2**25
 """Batches of a call, and bytes of their counts, at most."""
@@ -26,11 +35,13 @@ BATCHES_AT_ONCE, BYTES_AT_ONCE = 32, 2**25
 class Batches(NamedTuple):
     """S batches of B patterns; those that fill up the last one have weights and shares of zero.
 
-    starts (S, B, 2) int32, weights (S, B, k), shares (S, B), counts (S, B, N, N) float32.
+    starts (S, B, 2) int32, weights of shifted probes and of what they pull with (S, B, k), shares
+    (S, B), counts (S, B, N, N) float32.
     """
 
     starts: Tensor
     weights: Tensor
+    pull_weights: Tensor
     shares: Tensor
     counts: Tensor
 
@@ -38,13 +49,15 @@ class Batches(NamedTuple):
 class Settings(NamedTuple):
     """How far a batch moves object and probe, and when; all () or without batches.
 
-    kernel (k, 1, N, N) complex shifts to the nodes; valid (N, N) float32; damping, step (divided by
-    the crowding in `pull`), probe_damping and probe_step float32; the probe is updated after every
-    `interval` int32 batches, or never if it is zero.
+    kernel (k, 1, N, N) complex shifts to the nodes; moments (N * N, 4), valid and background (N, N)
+    float32; damping, step (divided by the crowding in `pull`), probe_damping and probe_step
+    float32; the probe is updated after every `interval` int32 batches, or never if it is zero.
     """
 
     kernel: Tensor
+    moments: Tensor
     valid: Tensor
+    background: Tensor
     damping: Tensor
     pull: Tensor
     probe_damping: Tensor
@@ -56,12 +69,25 @@ class Visits:
     """Visits patterns of one scan, from the pool (k,) int64, under a probe (m, N, N)."""
 
     def __init__(
-        self, scan: ScanTensors, config: SweepConfig, pool: IndexArray, probe: Tensor
+        self,
+        scan: ScanTensors,
+        config: SweepConfig,
+        pool: IndexArray,
+        probe: Tensor,
+        exposures: Exposures | None = None,
     ) -> None:
         self._scan, self._config = scan, config
-        remainders = np.zeros((len(scan), 2)) if scan.remainders is None else scan.remainders
-        nodes_px, self._weights = shift_nodes_px(remainders)
-        self._crowding = crowding(scan.corners[pool], probe.numpy(), config.batch_size)
+        where = scan.frame, scan.n_px, scan.positions_px
+        self.refinement = Refinement(*where, config, pool, exposures)
+        nodes_px = self._placed(exposures)
+        centered = (probe * tf.cast(physics.checkerboard(scan.n_px), probe.dtype)).numpy()
+        self._crowding = crowding(self._corners[pool], centered, config.batch_size)
+        self._least_damping = least_damping(self._corners[pool], centered)
+        valid = scan.valid.numpy() > 0
+        self._moments = tf.constant(moment_weights(valid))
+        self._deflection = Deflection(
+            scan.frame.shape, self._corners[pool], centered, valid, free_ramp=config.refine_probe
+        )
         ramps = physics.shift_ramps(tf.constant(nodes_px), scan.n_px, probe.dtype)
         self._kernel = physics.shift_kernel(ramps)
         per_batch = 4 * config.batch_size * scan.n_px**2
@@ -69,6 +95,26 @@ class Visits:
         # Of the whole scan: without some of its patterns it is not compiled again.
         self._at_once = min(at_most, math.ceil(len(scan) / config.batch_size))
         self._update = compiled if scan.on_host else traced
+
+    def _placed(self, exposures: Exposures | None) -> PositionArray:
+        """Look for the patterns where they lie, and as bright as they are; return the nodes."""
+        scan = self._scan.exposed(exposures)
+        remainders = np.zeros((len(scan), 2)) if scan.remainders is None else scan.remainders
+        nodes_px, weights = shift_nodes_px(remainders, moving=self._config.refine_positions)
+        both = (weights, weights) if exposures is None else exposures.weighed(weights)
+        self._corners, (self._weights, self._pull_weights) = scan.corners, both
+        return nodes_px
+
+    def missing_phase(self, change: Complex) -> FloatArray:
+        """Return the slow phase (h, w) that the object lacks after a change; see `Deflection`."""
+        expected, measured = self.refinement.moments()
+        return self._deflection.phase(measured, expected, change)
+
+    def correct(self, number: int, step: float) -> float:
+        """Correct intensities and positions; return by what the object has to grow."""
+        grown = self.refinement.correct(number, step)
+        self._placed(self.refinement.exposures)
+        return grown
 
     def sweep(
         self,
@@ -81,9 +127,10 @@ class Visits:
     ) -> tuple[Tensor, Tensor]:
         """Return object and probe after the batches `drawn`."""
         settings = self._settings(sweep, probe_interval(len(drawn)) if refine_probe else 0)
+        noted = self.refinement.noted
         for first in range(0, len(drawn), self._at_once):
             some = drawn[first : first + self._at_once]
-            object_, probe = self._update(
+            object_, probe, figures = self._update(
                 object_,
                 probe,
                 self._batches(some),
@@ -92,18 +139,26 @@ class Visits:
                 tf.constant(len(some), tf.int32),
                 modes=tuple(probe.shape),
                 on_host=self._scan.on_host,
+                noted=noted,
             )
+            if noted:
+                chosen = np.concatenate(some)
+                seen = figures.numpy().reshape(-1, noted)[: len(chosen)]
+                self.refinement.figures[chosen, :noted] = seen
         return object_, probe
 
     def _settings(self, sweep: Sweep, interval: int) -> Settings:
         config = self._config
+        length = sweep.step * config.probe_step * (1 - self._least_damping)
         return Settings(
             kernel=self._kernel,
+            moments=self._moments,
             valid=self._scan.valid,
-            damping=tf.constant(sweep.damping, tf.float32),
+            background=self._scan.background,
+            damping=tf.constant(max(sweep.damping, self._least_damping), tf.float32),
             pull=tf.constant(sweep.step / self._crowding, tf.float32),
             probe_damping=tf.constant(config.probe_damping, tf.float32),
-            probe_step=tf.constant(sweep.step * config.probe_step, tf.float32),
+            probe_step=tf.constant(length, tf.float32),
             interval=tf.constant(interval, tf.int32),
         )
 
@@ -113,11 +168,15 @@ class Visits:
         filled = np.resize(chosen, shape)
         shares = np.zeros(shape, np.float32)
         shares.reshape(-1)[: len(chosen)] = 1
-        weights = self._weights[filled] * shares[..., None]
+        weights, pull_weights = (
+            tf.constant(each[filled] * shares[..., None])
+            for each in (self._weights, self._pull_weights)
+        )
         counts = self._scan.batch_counts(filled.reshape(-1))
         return Batches(
-            starts=tf.constant(self._scan.corners[filled], tf.int32),
-            weights=tf.constant(weights),
+            starts=tf.constant(self._corners[filled], tf.int32),
+            weights=weights,
+            pull_weights=pull_weights,
             shares=tf.constant(shares),
             counts=tf.reshape(counts, (*shape, *counts.shape[1:])),
         )
@@ -133,44 +192,77 @@ def _updated(
     *,
     modes: tuple[int, int, int],
     on_host: bool,
-) -> tuple[Tensor, Tensor]:
-    """Return object and probe (`modes`) after `count` () batches, the `first` () of a sweep."""
-    probe = tf.ensure_shape(probe, modes)
+    noted: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return object and probe (`modes`) after `count` () batches, the `first` () of a sweep.
 
-    def until_update(start: Tensor, object_: Tensor, probe: Tensor) -> tuple[Tensor, ...]:
+    The third result is the first `noted` figures of each exposure, (S, B, noted).
+    """
+    probe = tf.ensure_shape(probe, modes)
+    rows = tf.range(tf.shape(batches.starts)[0])[:, None, None]
+
+    def until_update(
+        start: Tensor, object_: Tensor, probe: Tensor, figures: Tensor
+    ) -> tuple[Tensor, ...]:
         """Visit batches until the probe is due; what changes with it is computed once."""
         interval = tf.maximum(settings.interval, 1)
         end = first + start + interval - (first + start) % interval - first
         end = tf.where(settings.interval > 0, tf.minimum(end, count), count)
         probes, pulls = _beam(probe, settings)
 
-        def visited(k: Tensor, object_: Tensor, *_: Tensor) -> tuple[Tensor, ...]:
-            starts, weights, _, counts = (tf.gather(each, k) for each in batches)
-            weights = tf.cast(weights, probes.dtype)
+        def visited(
+            k: Tensor, object_: Tensor, _: Tensor, __: Tensor, figures: Tensor
+        ) -> tuple[Tensor, ...]:
+            batch = Batches(*(tf.gather(each, k) for each in batches))
+            starts, counts = batch.starts, batch.counts
+            weights, pull_weights = (
+                tf.cast(each, probes.dtype) for each in (batch.weights, batch.pull_weights)
+            )
             patches = physics.window_patches(object_, starts, modes[-1], on_host=on_host)
-            waves = physics.far_field(_waves(weights @ probes, modes) * patches[:, None])
+            shifted = _waves(weights @ probes, modes)
+            waves = physics.far_field(shifted * patches[:, None])
             intensity = tf.reduce_sum(physics.absolute_square(waves), 1)
-            factor = physics.count_factor(intensity, counts, settings.valid)
+            factor = physics.count_factor(intensity, counts, settings.valid, settings.background)
             change = physics.near_field(waves * tf.cast(factor, waves.dtype)[:, None])
-            pull = tf.reduce_sum(_waves(weights @ pulls, modes) * change, 1)
+            pull = tf.reduce_sum(_waves(pull_weights @ pulls, modes) * change, 1)
             after = physics.with_patches_added(object_, starts, pull, on_host=on_host)
-            return k + 1, after, patches, change
+            if noted:
+                seen = _moments(intensity, counts, settings)
+                if noted > MOMENTS:
+                    displacement = physics.displacement_figures(patches, shifted, change)
+                    seen = tf.concat([seen, displacement], 1)
+                figures = tf.where(rows == k, seen[None], figures)
+            return k + 1, after, patches, change, figures
 
         size = tf.shape(batches.starts)[1]
         patches = tf.zeros((size, *modes[1:]), probe.dtype)
         change = tf.zeros((size, *modes), probe.dtype)
-        carried = start, object_, patches, change
-        _, object_, patches, change = tf.while_loop(lambda k, *_: k < end, visited, carried)
+        carried = start, object_, patches, change, figures
+        _, object_, patches, change, figures = tf.while_loop(
+            lambda k, *_: k < end, visited, carried
+        )
         due = (settings.interval > 0) & ((first + end) % interval == 0)
         last = Batches(*(tf.gather(each, end - 1) for each in batches))
         probe = tf.cond(
             due, lambda: _refined(probe, patches, change, last, settings), lambda: probe
         )
-        return end, object_, probe
+        return end, object_, probe, figures
 
-    begin = tf.constant(0), object_, probe
-    _, object_, probe = tf.while_loop(lambda k, *_: k < count, until_update, begin)
-    return object_, probe
+    n_batches, size = tf.unstack(tf.shape(batches.shares))
+    figures = tf.zeros((n_batches, size, noted), tf.math.real(probe).dtype)
+    begin = tf.constant(0), object_, probe, figures
+    _, object_, probe, figures = tf.while_loop(lambda k, *_: k < count, until_update, begin)
+    return object_, probe, figures
+
+
+def _moments(intensity: Tensor, counts: Tensor, settings: Settings) -> Tensor:
+    """Return the moments (B, 8) of expected and of measured counts, without the background."""
+    counts, background, moments = (
+        tf.cast(each, intensity.dtype) for each in (counts, settings.background, settings.moments)
+    )
+    flat = (tf.shape(counts)[0], moments.shape[0])
+    both = [tf.reshape(each, flat) @ moments for each in (intensity, counts - background)]
+    return tf.reshape(tf.stack(both, 2), (flat[0], MOMENTS))
 
 
 def _beam(probe: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
@@ -189,7 +281,7 @@ def _refined(
 ) -> Tensor:
     """Return the probe after a batch with these patches (B, N, N) and changes (B, m, N, N)."""
     pulls = _pairs(tf.math.conj(patches)[:, None] * change)
-    weights, shares = (tf.cast(each, pulls.dtype) for each in (batch.weights, batch.shares))
+    weights, shares = (tf.cast(each, pulls.dtype) for each in (batch.pull_weights, batch.shares))
     waves = _waves(tf.matmul(weights, pulls, transpose_a=True), tuple(probe.shape))
     spectra = tf.signal.fft2d(waves) * tf.math.conj(settings.kernel)
     step = tf.signal.ifft2d(tf.reduce_sum(spectra, 0))

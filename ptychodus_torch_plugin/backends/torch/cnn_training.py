@@ -21,6 +21,7 @@ from ptychodus_torch_plugin.calibration import Calibration, input_scale
 from ptychodus_torch_plugin.config import ModelConfig
 from ptychodus_torch_plugin.errors import ShapeError
 from ptychodus_torch_plugin.group_plan import GroupBatch, GroupPlan
+from ptychodus_torch_plugin.scan import backgrounds
 from ptychodus_torch_plugin.stitching import canvas_px, probe_weight
 
 
@@ -76,6 +77,7 @@ class CnnTraining(Training):
 
     network: CnnNetwork
     valid: Tensor
+    background: Tensor | None
     weight: Tensor
 
     def __init__(self, task: Task, plan: GroupPlan) -> None:
@@ -93,6 +95,9 @@ class CnnTraining(Training):
         self.network.log_intensity_scale.requires_grad_(task.training.intensity_scale_trainable)
         valid = np.stack([scan.valid_pixels for scan in task.scans]).astype(np.float32)
         self.register_buffer('valid', torch.from_numpy(valid), persistent=False)
+        dark = backgrounds(task.scans)
+        on_cpu = None if dark is None else torch.from_numpy(dark)
+        self.register_buffer('background', on_cpu, persistent=False)
         weight = torch.from_numpy(probe_weight(task.calibration.probe))
         self.register_buffer('weight', weight, persistent=False)
 
@@ -156,8 +161,10 @@ class CnnTraining(Training):
         if config.nll_weight or config.mae_weight:
             predicted = self.illumination(merged.seen, batch.scan)
             mean_count = self._mean_count[batch.scan]
-            both = batch.scored_of(predicted), batch.scored_of(batch.counts)
-            compared = *both, valid, mean_count
+            rate = batch.scored_of(predicted)
+            if self.background is not None:
+                rate = rate + self.background[batch.scan]
+            compared = rate, batch.scored_of(batch.counts), valid, mean_count
             if config.nll_weight:
                 terms.append(config.nll_weight * physics.poisson_loss(*compared))
             if config.mae_weight:

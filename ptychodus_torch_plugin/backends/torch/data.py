@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 import numpy as np
 import torch
 from torch import Tensor
 
-from ptychodus_torch_plugin.arrays import FloatArray, IndexArray
+from ptychodus_torch_plugin.arrays import FloatArray, IndexArray, PositionArray
 from ptychodus_torch_plugin.backends.torch import physics
+from ptychodus_torch_plugin.exposures import Exposures
 from ptychodus_torch_plugin.frame import ObjectFrame
 from ptychodus_torch_plugin.pattern_store import Patterns
 from ptychodus_torch_plugin.scan import ScanData
@@ -32,26 +35,57 @@ class ScanTensors:
     corners : (n, 2) int64
     starts : (n,) int64
         Flat canvas index of each patch's first pixel.
+    positions_px : (n, 2) float64
+        Patch centres on the object grid.
+    amplitudes : (n,) float64 or None
+        Amplitude of the beam for each pattern, relative to the mean; None where all are equal.
     valid : (N, N) float32
         1 where a pixel takes part in the likelihood, else 0.
+    background : (N, N) float32 or None
+        Counts per pixel that no wave makes; None where there are none.
     mean_count
         Mean count of a valid pixel.
     """
 
     def __init__(
-        self, scan: ScanData, device: torch.device, patterns: Patterns | None = None
+        self,
+        scan: ScanData,
+        device: torch.device,
+        patterns: Patterns | None = None,
+        *,
+        share: float = 1.0,
     ) -> None:
+        """Take `patterns` for those of the scan; they hold that `share` of its counts."""
         self.patterns = scan.patterns if patterns is None else patterns
         self.device = device
         self.n_px = scan.n_px
         self.frame: ObjectFrame = scan.frame
-        corners, remainders = self.frame.corners(scan.positions_px, scan.n_px)
-        self.corners = torch.from_numpy(corners).to(device)
-        self.starts = self.corners[:, 0] * self.frame.shape[1] + self.corners[:, 1]
-        self.remainders = torch.from_numpy(remainders).to(device) if np.any(remainders) else None
+        self.place(scan.positions_px)
         self.valid = torch.from_numpy(scan.valid_pixels.astype(np.float32)).to(device)
+        dark = scan.background
+        self.background = None if dark is None else torch.from_numpy(dark * share).to(device)
         self.mean_count = scan.mean_counts() / float(scan.valid_pixels.sum())
         self.counts = _resident(self.patterns, device)
+        self.amplitudes: Tensor | None = None
+
+    def place(self, positions_px: PositionArray) -> None:
+        """Lay the patterns at these patch centres (n, 2) on the object grid."""
+        corners, remainders = self.frame.corners(positions_px, self.n_px)
+        self.corners = torch.from_numpy(corners).to(self.device)
+        self.starts = self.corners[:, 0] * self.frame.shape[1] + self.corners[:, 1]
+        self.positions_px = positions_px
+        some = torch.from_numpy(remainders).to(self.device) if np.any(remainders) else None
+        self.remainders = some
+
+    def exposed(self, exposures: Exposures | None) -> ScanTensors:
+        """Return the scan with refined positions and intensities; it shares the patterns."""
+        if exposures is None:
+            return self
+        exposed = copy(self)
+        exposed.place(exposures.positions_px)
+        amplitudes = np.sqrt(exposures.intensities)
+        exposed.amplitudes = torch.from_numpy(amplitudes).to(self.device)
+        return exposed
 
     def __len__(self) -> int:
         return len(self.corners)
@@ -72,11 +106,22 @@ class ScanTensors:
         return physics.patch_index(corners, self.n_px, self.frame.shape[1])
 
     def batch_probes(self, probe: Tensor, chosen: Tensor) -> Tensor:
-        """Return the probe (m, N, N) at the sub-pixel places of `chosen`: (B | 1, m, N, N)."""
-        if self.remainders is None:
-            return probe[None]
-        remainders = self.remainders.index_select(0, chosen)
-        return physics.shift_probe(probe, physics.shift_ramps(remainders, self.n_px))
+        """Return the probe (m, N, N) at the sub-pixel places of `chosen`: (B | 1, m, N, N).
+
+        It is as bright as it was there.
+        """
+        probes = probe[None]
+        if self.remainders is not None:
+            remainders = self.remainders.index_select(0, chosen)
+            probes = physics.shift_probe(probe, physics.shift_ramps(remainders, self.n_px))
+        if self.amplitudes is not None:
+            amplitudes = self.amplitudes.index_select(0, chosen)
+            probes = probes * amplitudes.to(probe.real.dtype)[:, None, None, None]
+        return probes
+
+    def with_background(self, intensity: Tensor) -> Tensor:
+        """Return the expected counts (B, N, N) of waves of this `intensity`."""
+        return intensity if self.background is None else intensity + self.background
 
     def add_patches(self, canvas: Tensor, chosen: IndexArray, patches: Tensor) -> None:
         """Add the patches (B, N, N) of patterns `chosen` (B,) int64 onto a canvas, in place."""

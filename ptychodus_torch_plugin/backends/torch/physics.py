@@ -153,6 +153,22 @@ def total_variation(objects: Tensor) -> Tensor:
     return (absolute_square(down) + absolute_square(right) + SMALLEST_STEP**2).sqrt().mean()
 
 
+def displacement_figures(patches: Tensor, probes: Tensor, change: Tensor) -> Tensor:
+    """Return g_y, g_x, h_yy, h_xx, h_xy (n, 5); see `exposures.displacement_figures`.
+
+    From patches (n, N, N), and probes and changes of their exit waves, both (n, m, N, N).
+    """
+    slopes = patches.new_zeros(len(patches), 2, 1, *patches.shape[1:])
+    torch.sub(patches[:, 2:], patches[:, :-2], out=slopes[:, 0, 0, 1:-1])
+    torch.sub(patches[:, :, 2:], patches[:, :, :-2], out=slopes[:, 1, 0, :, 1:-1])
+    # Twice what a pattern displaced by a pixel would change its exit waves by.
+    displaced = torch.view_as_real(probes[:, None] * slopes).view(len(patches), 2, -1)
+    wanted = torch.view_as_real(change).view(len(patches), -1, 1)
+    g = torch.bmm(displaced, wanted)[..., 0] / 2
+    h = torch.bmm(displaced, displaced.transpose(1, 2)) / 4
+    return torch.cat([g, torch.stack([h[:, 0, 0], h[:, 1, 1], h[:, 0, 1]], 1)], 1)
+
+
 def smooth(waves: Tensor, kernel: Tensor) -> Tensor:
     """Filter waves (..., N, N) with a `kernel` (3, 3) float32, zero beyond the edges."""
     parts = torch.view_as_real(waves).movedim(-1, 0)
@@ -168,13 +184,24 @@ def change_scale(valid: Tensor) -> tuple[Tensor, Tensor]:
     return valid * (POISSON_OVERSHOOT / 4), valid * (-0.75 * POISSON_OVERSHOOT)
 
 
-def change_factor(amplitude: Tensor, counts: Tensor, scale: tuple[Tensor, Tensor]) -> Tensor:
+def total_intensity(amplitude: Tensor) -> Tensor:
+    """Return the sum (B, N, N) of the squares of `amplitude` (B, m, N, N), which is used up."""
+    squares = amplitude.square_()
+    return squares.sum(1) if squares.shape[1] > 1 else squares[:, 0]
+
+
+def change_factor(
+    intensity: Tensor,
+    counts: Tensor,
+    scale: tuple[Tensor, Tensor],
+    background: Tensor | None = None,
+) -> Tensor:
     """Return (factor - 1) of the oracle's `impose_counts`, (B, N, N): what a wave changes by.
 
-    The result is in the memory of `counts` (B, N, N); `amplitude` (B, m, N, N) is used up, too.
+    The result is in the memory of `counts` (B, N, N); `intensity` (B, N, N) is used up, too.
     """
-    squares = amplitude.square_()
-    intensity = squares.sum(1) if squares.shape[1] > 1 else squares[:, 0]
+    if background is not None:
+        intensity = intensity.add_(background)
     one = counts.new_ones(())
     torch.addcdiv(one, counts, intensity.clamp_min_(MIN_INTENSITY), value=8, out=counts)
     return torch.addcmul(scale[1], counts.sqrt_(), scale[0], out=counts)

@@ -14,6 +14,7 @@ from ptychodus_torch_plugin.backends.torch import physics
 from ptychodus_torch_plugin.backends.torch.data import ScanTensors
 from ptychodus_torch_plugin.backends.torch.visits import Visits
 from ptychodus_torch_plugin.config import SweepConfig
+from ptychodus_torch_plugin.exposures import Exposures
 from ptychodus_torch_plugin.probes import center_px, far_field_counts, ramp, tilt_px
 from ptychodus_torch_plugin.sweeps import (
     FIRST_PROBE_SWEEP,
@@ -28,10 +29,14 @@ PATTERNS_AT_ONCE = 64
 
 @dataclass
 class SweepState:
-    """Object (h, w) and probe (m, N, N), complex64; the probe carries its checkerboard."""
+    """Object (h, w) and probe (m, N, N), complex64; the probe carries its checkerboard.
+
+    `exposures` are there once intensities or positions have been refined.
+    """
 
     object_: Tensor
     probe: Tensor
+    exposures: Exposures | None = None
 
     @classmethod
     def start(cls, scan: ScanTensors, probe: ComplexArray) -> SweepState:
@@ -68,7 +73,8 @@ class Sweeper:
         object_, probe = state.object_.clone(), state.probe.clone()
         energy, home = physics.absolute_square(probe).sum(), center_px(_numpy(probe))
         object_velocity, probe_velocity = torch.zeros_like(object_), torch.zeros_like(probe)
-        visits = Visits(self.scan, config, self.pool, probe)
+        exposures = state.exposures
+        visits = Visits(self.scan, config, self.pool, probe, exposures)
         with visits.open():
             for number, sweep in enumerate(sweeps):
                 refine = config.refine_probe and number >= FIRST_PROBE_SWEEP
@@ -78,6 +84,7 @@ class Sweeper:
                 for k, chosen in enumerate(drawn, 1):
                     due = refine and k % probe_interval(len(drawn)) == 0
                     visits.update(object_, probe, chosen, sweep, refine_probe=due)
+                change = object_ * before[0].conj()
                 object_velocity.mul_(sweep.momentum).add_(object_).sub_(before[0])
                 object_.add_(object_velocity, alpha=sweep.momentum)
                 if refine:
@@ -85,10 +92,39 @@ class Sweeper:
                     probe_velocity.mul_(beta).add_(probe - before[1])
                     probe.add_(probe_velocity, alpha=beta)
                     _keep_gauge(object_, object_velocity, probe, probe_velocity, energy, home)
+                if sweep.deflection:
+                    phase = torch.from_numpy(visits.missing_phase(_numpy(change))).to(
+                        object_.device
+                    )
+                    factor = torch.polar(torch.ones_like(phase), sweep.deflection * phase)
+                    object_.mul_(factor)
+                    object_velocity.mul_(factor)
+                if visits.refinement.wanted:
+                    grown = visits.correct(number, sweep.step)
+                    object_.mul_(grown)
+                    object_velocity.mul_(grown)
                 on_sweep()
+        if visits.refinement.wanted:
+            exposures = self._completed(object_, probe, visits.refinement.outcome())
         if config.refine_probe:
             self._keep_tilt(object_, probe, state.probe)
-        return SweepState(object_, probe)
+        return SweepState(object_, probe, exposures)
+
+    def _completed(self, object_: Tensor, probe: Tensor, exposures: Exposures) -> Exposures:
+        """Return all exposures, with the intensities of patterns outside the pool."""
+        others = np.setdiff1d(np.arange(len(self.scan)), self.pool)
+        if not (len(others) and self.config.refine_intensity):
+            return exposures
+        scan, totals = self.scan.exposed(exposures), []
+        for first in range(0, len(others), PATTERNS_AT_ONCE):
+            chosen = others[first : first + PATTERNS_AT_ONCE]
+            indices = scan.on_device(chosen)
+            patches = physics.gather_patches(object_, scan.batch_index(indices), scan.n_px)
+            expected = physics.predict_counts(patches, scan.batch_probes(probe, indices))
+            measured = scan.batch_counts(chosen) - scan.with_background(torch.zeros_like(expected))
+            both = torch.stack([expected, measured]) * scan.valid
+            totals.append(both.sum((2, 3), dtype=torch.float64).cpu().numpy())
+        return exposures.scaled(others, *np.concatenate(totals, axis=1))
 
     def _keep_tilt(self, object_: Tensor, probe: Tensor, reference: Tensor) -> None:
         n_px = self.scan.n_px
@@ -103,7 +139,10 @@ class Sweeper:
 
 @torch.no_grad()
 def photons_per_pixel(scan: ScanTensors, probe: Tensor, pool: IndexArray) -> Tensor:
-    """Return how many photons of the patterns `pool` fell on each canvas pixel, (h, w) float32."""
+    """Return how many photons of the patterns `pool` fell on each canvas pixel, (h, w) float32.
+
+    Of a scan with the exposures of the sweeps, if there are any.
+    """
     canvas = torch.zeros(scan.frame.shape, device=scan.device)
     for first in range(0, len(pool), PATTERNS_AT_ONCE):
         chosen = pool[first : first + PATTERNS_AT_ONCE]

@@ -24,6 +24,7 @@ from ptychodus_torch_plugin.backends.torch.sweeps import Sweeper, SweepState, ph
 from ptychodus_torch_plugin.backends.torch.training import Task, Training
 from ptychodus_torch_plugin.backends.torch.unrolled import UnrolledNetwork, mean_transmission
 from ptychodus_torch_plugin.backends.training_log import StopRequested
+from ptychodus_torch_plugin.exposures import most_moved_px
 from ptychodus_torch_plugin.sweeps import first_probe, schedule
 from ptychodus_torch_plugin.training_plan import Step, TrainingPlan, View
 
@@ -72,7 +73,7 @@ class Preparation:
         task, config = self._task, self._task.model
         scan, share = task.scans[view.scan], view.share(task.training.thinning_fraction)
         scored = 1.0 if view.thinning < 0 else 1 - share
-        tensors = ScanTensors(scan, task.device, self._plan.seen_counts(view))
+        tensors = ScanTensors(scan, task.device, self._plan.seen_counts(view), share=share)
         pool = self._plan.pools[view.scan]
         probe = first_probe(scan, config.sweeps) * math.sqrt(share)
         sweeper = Sweeper(tensors, config.sweeps, pool)
@@ -82,9 +83,10 @@ class Preparation:
             seed=task.training.seed,
             on_sweep=lambda: self._report(len(pool)),
         )
-        photons = photons_per_pixel(tensors, state.probe, pool)
+        photons = photons_per_pixel(tensors.exposed(state.exposures), state.probe, pool)
+        scoring = tensors if view.thinning < 0 else ScanTensors(scan, task.device, share=scored)
         return Prepared(
-            scan=tensors if view.thinning < 0 else ScanTensors(scan, task.device),
+            scan=scoring.exposed(state.exposures),
             object_=state.object_,
             photons=photons,
             gauge=mean_transmission(state.object_, photons),
@@ -143,7 +145,8 @@ class UnrolledTraining(Training):
 
     @classmethod
     def prepare(cls, task: Task) -> UnrolledTraining:
-        plan = TrainingPlan(task.scans, task.training, task.team.shard)
+        moving_px = most_moved_px(task.model.sweeps)
+        plan = TrainingPlan(task.scans, task.training, task.team.shard, moving_px=moving_px)
         preparation = Preparation(task, plan)
         return cls(task, plan, preparation.training(), preparation.validation())
 
@@ -194,5 +197,6 @@ def _score(
     corners = scan.corners.index_select(0, indices) - torch.tensor(first, device=scan.device)
     index = physics.patch_index(corners, scan.n_px, object_.shape[1])
     patches = physics.gather_patches(object_, index, scan.n_px)
-    predicted = physics.predict_counts(patches, scan.batch_probes(view.probe, indices))
-    return physics.poisson_loss(predicted * view.scale, counts, scan.valid, view.mean_count)
+    intensity = physics.predict_counts(patches, scan.batch_probes(view.probe, indices))
+    predicted = scan.with_background(intensity * view.scale)
+    return physics.poisson_loss(predicted, counts, scan.valid, view.mean_count)

@@ -10,17 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ptychodus_torch_plugin.arrays import IndexArray
+from ptychodus_torch_plugin.arrays import FloatArray, IndexArray, PositionArray
 from ptychodus_torch_plugin.backends.torch import physics
 from ptychodus_torch_plugin.backends.torch.data import ScanTensors
 from ptychodus_torch_plugin.config import SweepConfig
-from ptychodus_torch_plugin.sweeps import Sweep, crowding, shift_nodes_px
+from ptychodus_torch_plugin.deflection import Deflection, moment_weights
+from ptychodus_torch_plugin.exposures import MOMENTS, Exposures, Refinement
+from ptychodus_torch_plugin.physics import Complex, Real
+from ptychodus_torch_plugin.sweeps import Sweep, crowding, least_damping, shift_nodes_px
 
 LEAST_IN_A_LANE = 4
 """Patterns of a batch for which another thread is worth waking."""
@@ -30,12 +34,25 @@ class Pull(NamedTuple):
     """What b patterns demand.
 
     `of_object` (b, N, N) is to be added to their patches; `of_probe` (k, m, N, N), for each node,
-    and `light` (N, N), the sum of |o|^2, are None unless asked for.
+    and `light` (N, N), the sum of |o|^2, are None unless asked for, and so are `figures` (b, f) of
+    the exposures.
     """
 
     of_object: Tensor
-    of_probe: Tensor | None
-    light: Tensor | None
+    of_probe: Tensor | None = None
+    light: Tensor | None = None
+    figures: Tensor | None = None
+
+
+class Places(NamedTuple):
+    """Where the patterns lie and how bright they are.
+
+    `weights` (n, k) of the shifted probes and `pull_weights` of what they pull with.
+    """
+
+    scan: ScanTensors
+    weights: Tensor
+    pull_weights: Tensor
 
 
 class Beam:
@@ -66,38 +83,65 @@ class Beam:
 class Lane:
     """Buffers for the patterns that one thread visits at a time."""
 
-    def __init__(self, scan: ScanTensors, beam: Beam, weights: Tensor, like: Tensor, size: int):
-        self._scan, self._beam, self._weights = scan, beam, weights
+    def __init__(
+        self, scan: ScanTensors, beam: Beam, refinement: Refinement, like: Tensor, size: int
+    ) -> None:
+        self._beam, self._wanted = beam, refinement.noted
         modes, n_px, _ = like.shape
         self._patches = like.new_empty(size, n_px, n_px)
         self._factor = like.new_empty(size, 1, n_px, n_px)
         self._exits, self._probes = (like.new_empty(size, modes, n_px, n_px) for _ in range(2))
         self._amplitudes = like.real.new_empty(size, modes, n_px, n_px)
         self._scale = physics.change_scale(scan.valid.to(like.real.dtype))
+        dark = scan.background
+        self._background = None if dark is None else dark.to(like.real.dtype)
+        moments = moment_weights(scan.valid.cpu().numpy() > 0)
+        self._moments = torch.from_numpy(moments).to(scan.device, like.real.dtype)
+        self._dark_moments = self._moments.new_zeros(4)
+        if self._background is not None:
+            self._dark_moments = self._background.reshape(-1) @ self._moments
 
     @torch.no_grad()
-    def visit(self, object_: Tensor, chosen: IndexArray, *, probe_too: bool) -> Pull:
+    def visit(
+        self, places: Places, object_: Tensor, chosen: IndexArray, *, probe_too: bool
+    ) -> Pull:
         """Return what patterns `chosen` (b,) demand of an object (h, w) that stays as it is."""
-        scan, beam, n = self._scan, self._beam, len(chosen)
+        scan, beam, n = places.scan, self._beam, len(chosen)
         patches, exits, probes = self._patches[:n], self._exits[:n], self._probes[:n]
         indices = scan.on_device(chosen)
-        weights = self._weights.index_select(0, indices)
+        weights = places.weights.index_select(0, indices)
         starts = scan.starts.index_select(0, indices)
         torch.index_select(physics.windows(object_, scan.n_px), 0, starts, out=patches)
         torch.mm(weights, beam.probes, out=_flat(probes))
         waves = physics.far_field(torch.mul(probes, patches[:, None], out=exits))
         counts = scan.batch_counts(chosen).to(self._amplitudes.dtype)
         physics.amplitudes(waves, out=self._amplitudes[:n])
-        factor = physics.change_factor(self._amplitudes[:n], counts, self._scale)
+        intensity = physics.total_intensity(self._amplitudes[:n])
+        figures = self._noted(intensity, counts)
+        factor = physics.change_factor(intensity, counts, self._scale, self._background)
         change = physics.near_field(waves.mul_(self._factor[:n].copy_(factor[:, None])))
+        if self._wanted > MOMENTS and figures is not None:
+            displacement = physics.displacement_figures(patches, probes, change)
+            figures = torch.cat([figures, displacement], 1)
+        if places.pull_weights is not places.weights:
+            weights = places.pull_weights.index_select(0, indices)
         torch.mm(weights, beam.pulls, out=_flat(probes))
         pull = probes.mul_(change).sum(1) if probes.shape[1] > 1 else probes.mul_(change)[:, 0]
         if not probe_too:
-            return Pull(pull, None, None)
+            return Pull(pull, figures=figures)
         torch.mul(change, patches.conj()[:, None], out=exits)
         of_probe = torch.mm(weights.T, _flat(exits)).view(-1, *probes.shape[1:], 2)
         light = physics.amplitudes(patches, out=self._amplitudes[:n, 0]).square_().sum(0)
-        return Pull(pull, torch.view_as_complex(of_probe), light)
+        return Pull(pull, torch.view_as_complex(of_probe), light, figures)
+
+    def _noted(self, intensity: Tensor, counts: Tensor) -> Tensor | None:
+        """Return the moments (b, 8) of expected and of measured counts, if they are wanted."""
+        if not self._wanted:
+            return None
+        expected, measured = (
+            torch.mm(each.reshape(len(each), -1), self._moments) for each in (intensity, counts)
+        )
+        return torch.stack([expected, measured - self._dark_moments], 2).flatten(1)
 
 
 def _flat(waves: Tensor) -> Tensor:
@@ -109,18 +153,32 @@ class Visits:
     """Visits patterns of one scan, from the pool (k,) int64, under a probe (m, N, N)."""
 
     def __init__(
-        self, scan: ScanTensors, config: SweepConfig, pool: IndexArray, probe: Tensor
+        self,
+        scan: ScanTensors,
+        config: SweepConfig,
+        pool: IndexArray,
+        probe: Tensor,
+        exposures: Exposures | None = None,
     ) -> None:
-        self._scan, self._config = scan, config
-        corners = scan.corners.cpu().numpy()
-        remainders = np.zeros((len(scan), 2)) if scan.remainders is None else scan.remainders
-        nodes_px, weights = shift_nodes_px(np.asarray(remainders))
-        self._crowding = crowding(corners[pool], probe.cpu().numpy(), config.batch_size)
-        self._beam = Beam(torch.from_numpy(nodes_px).to(scan.device), probe)
-        on_device = torch.from_numpy(weights).to(scan.device, probe.real.dtype)
+        self._scan, self._config, self._dtype = scan, config, probe.real.dtype
+        where = scan.frame, scan.n_px, scan.positions_px
+        self.refinement = Refinement(*where, config, pool, exposures)
+        self._places = self._placed(exposures)
+        corners = self._places.scan.corners.cpu().numpy()
+        centered = (probe * physics.checkerboard(scan.n_px, scan.device)).cpu().numpy()
+        self._crowding = crowding(corners[pool], centered, config.batch_size)
+        self._least_damping = least_damping(corners[pool], centered)
+        self._deflection = Deflection(
+            scan.frame.shape,
+            corners[pool],
+            centered,
+            scan.valid.cpu().numpy() > 0,
+            free_ramp=config.refine_probe,
+        )
+        self._beam = Beam(torch.from_numpy(self._nodes(scan)[0]).to(scan.device), probe)
         n_lanes = _lanes(scan.device, config.batch_size)
         size = -(-config.batch_size // n_lanes)
-        self._lanes = [Lane(scan, self._beam, on_device, probe, size) for _ in range(n_lanes)]
+        self._lanes = [Lane(scan, self._beam, self.refinement, probe, size) for _ in range(n_lanes)]
         self._threads = ThreadPoolExecutor(
             max(1, n_lanes - 1), initializer=torch.set_num_threads, initargs=(1,)
         )
@@ -137,9 +195,34 @@ class Visits:
         finally:
             torch.set_num_threads(before)
 
+    def _nodes(self, scan: ScanTensors) -> tuple[PositionArray, Real]:
+        remainders = np.zeros((len(scan), 2)) if scan.remainders is None else scan.remainders.cpu()
+        return shift_nodes_px(np.asarray(remainders), moving=self._config.refine_positions)
+
+    def _placed(self, exposures: Exposures | None) -> Places:
+        scan = self._scan.exposed(exposures)
+        weights = self._nodes(scan)[1]
+        if exposures is None:
+            only = torch.from_numpy(weights).to(scan.device, self._dtype)
+            return Places(scan, only, only)
+        both = (torch.from_numpy(each) for each in exposures.weighed(weights))
+        return Places(scan, *(each.to(scan.device, self._dtype) for each in both))
+
+    def missing_phase(self, change: Complex) -> FloatArray:
+        """Return the slow phase (h, w) that the object lacks after a change; see `Deflection`."""
+        expected, measured = self.refinement.moments()
+        return self._deflection.phase(measured, expected, change)
+
+    def correct(self, number: int, step: float) -> float:
+        """Correct intensities and positions; return by what the object has to grow."""
+        grown = self.refinement.correct(number, step)
+        self._places = self._placed(self.refinement.exposures)
+        return grown
+
     def look(self, probe: Tensor, sweep: Sweep) -> None:
         """Visit with this probe from now on."""
-        self._beam.set(probe, sweep, self._crowding)
+        damping = max(sweep.damping, self._least_damping)
+        self._beam.set(probe, replace(sweep, damping=damping), self._crowding)
 
     def update(
         self,
@@ -154,14 +237,17 @@ class Visits:
         n_parts = min(len(self._lanes), len(chosen))
         parts = np.array_split(chosen, n_parts) if n_parts > 1 else [chosen]
         others = [
-            self._threads.submit(lane.visit, object_, part, probe_too=refine_probe)
+            self._threads.submit(lane.visit, self._places, object_, part, probe_too=refine_probe)
             for lane, part in zip(self._lanes[1:], parts[1:], strict=False)
         ]
-        first = self._lanes[0].visit(object_, parts[0], probe_too=refine_probe)
+        first = self._lanes[0].visit(self._places, object_, parts[0], probe_too=refine_probe)
         pulls = [first, *(other.result() for other in others)]
         # One after the other: the same sums in the same order every time.
         for part, pull in zip(parts, pulls, strict=True):
-            self._scan.add_patches(object_, part, pull.of_object)
+            self._places.scan.add_patches(object_, part, pull.of_object)
+            if pull.figures is not None:
+                figures = pull.figures.cpu().numpy()
+                self.refinement.figures[part, : figures.shape[1]] = figures
         if refine_probe:
             self._update_probe(probe, pulls, sweep)
 
@@ -172,7 +258,7 @@ class Visits:
         assert isinstance(light, Tensor)
         damping = self._config.probe_damping
         floor = light * (1 - damping) + damping * light.max()
-        length = sweep.step * self._config.probe_step
+        length = sweep.step * self._config.probe_step * (1 - self._least_damping)
         probe.add_(self._beam.shifted_back(waves) / floor, alpha=length)
         self.look(probe, sweep)
 

@@ -70,3 +70,6 @@ class NumpyEngine:
 
     def export(self, state):
         return state.object_.astype(np.complex64), state.probe.astype(np.complex64)
+
+    def exposures(self, state):
+        return None
