@@ -35,5 +35,5 @@ def test_large_blocks_are_used_again(variable, monkeypatch):
     kept, faults = done.stdout.split()
 
     assert kept == str(not variable)
-    # Three blocks have 49,152 pages.
-    assert (int(faults) < 1000) == (kept == 'True')
+    # Three blocks have 49,152 pages, or 96 where the system gives out large ones.
+    assert (int(faults) < 64) == (kept == 'True')
