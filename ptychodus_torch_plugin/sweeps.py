@@ -154,13 +154,21 @@ def least_damping(corners: IndexArray, probe: Complex) -> float:
     """Return the damping that a scan needs at least: 1 if it has `FEW_PHOTONS` per pixel, or fewer.
 
     Small dampings move dimly lit pixels as far as bright ones.  Of few photons that is noise, which
-    momentum repeats until it grows.  It also says from how few photons no probe can be learnt, and
-    shortens the steps of the probe.  Photons are those at the peak of a probe that is scaled to the
+    momentum repeats until it grows.  Photons are those at the peak of a probe that is scaled to the
     counts, of all patterns that share a place; parameters are those of `crowding`.
     """
     share, peak = _sharing(corners, probe)
     photons_per_px = peak * len(corners) * share
     return FEW_PHOTONS / max(photons_per_px, FEW_PHOTONS)
+
+
+def probe_step(config: SweepConfig, least_damping: float) -> float:
+    """Return the length of an update of the probe under a full step of the object.
+
+    Few photons per pixel teach no probe: it is shorter the more a scan has to be damped
+    (`least_damping`), and zero where there are fewer than two times `FEW_PHOTONS`.
+    """
+    return config.probe_step * max(0.0, 1 - (2 * least_damping) ** 2)
 
 
 def _sharing(corners: IndexArray, probe: Complex) -> tuple[float, float]:
@@ -333,7 +341,7 @@ class _Visits:
             seen = np.sum(np.abs(patches) ** 2, axis=(0, 1))
             floor = config.probe_damping * seen.max() + (1 - config.probe_damping) * seen
             total = self._shifted_back(patches.conj() * change, pull_weights)
-            length = sweep.step * config.probe_step * (1 - self._least_damping)
+            length = sweep.step * probe_step(config, self._least_damping)
             state.probe += length * total / floor
 
     def _shifted(self, waves: Complex, weights: Real) -> Complex:

@@ -28,6 +28,7 @@ from ptychodus_torch_plugin.sweeps import (
     first_probe,
     least_damping,
     probe_interval,
+    probe_step,
     schedule,
     settling_schedule,
     shift_nodes_px,
@@ -151,6 +152,11 @@ def test_few_photons_are_damped(photons, least):
     # Twice the patterns at the same places bring twice the photons.
     twice = least_damping(np.concatenate([apart, apart]), probe)
     assert twice == pytest.approx(min(1.0, 2.5 / photons))
+
+
+def test_a_probe_is_not_learnt_from_few_photons():
+    lengths = [probe_step(SweepConfig(probe_step=0.8), least) for least in (0.0, 0.25, 0.5, 1.0)]
+    assert lengths == pytest.approx([0.8, 0.6, 0.0, 0.0])
 
 
 # Shifts and crowds

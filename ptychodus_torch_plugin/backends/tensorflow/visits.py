@@ -25,6 +25,7 @@ from ptychodus_torch_plugin.sweeps import (
     crowding,
     least_damping,
     probe_interval,
+    probe_step,
     shift_nodes_px,
 )
 
@@ -149,7 +150,7 @@ class Visits:
 
     def _settings(self, sweep: Sweep, interval: int) -> Settings:
         config = self._config
-        length = sweep.step * config.probe_step * (1 - self._least_damping)
+        length = sweep.step * probe_step(config, self._least_damping)
         return Settings(
             kernel=self._kernel,
             moments=self._moments,

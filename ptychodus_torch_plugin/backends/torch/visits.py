@@ -24,7 +24,13 @@ from ptychodus_torch_plugin.config import SweepConfig
 from ptychodus_torch_plugin.deflection import Deflection, moment_weights
 from ptychodus_torch_plugin.exposures import MOMENTS, Exposures, Refinement
 from ptychodus_torch_plugin.physics import Complex, Real
-from ptychodus_torch_plugin.sweeps import Sweep, crowding, least_damping, shift_nodes_px
+from ptychodus_torch_plugin.sweeps import (
+    Sweep,
+    crowding,
+    least_damping,
+    probe_step,
+    shift_nodes_px,
+)
 
 LEAST_IN_A_LANE = 4
 """Patterns of a batch for which another thread is worth waking."""
@@ -258,7 +264,7 @@ class Visits:
         assert isinstance(light, Tensor)
         damping = self._config.probe_damping
         floor = light * (1 - damping) + damping * light.max()
-        length = sweep.step * self._config.probe_step * (1 - self._least_damping)
+        length = sweep.step * probe_step(self._config, self._least_damping)
         probe.add_(self._beam.shifted_back(waves) / floor, alpha=length)
         self.look(probe, sweep)
 
