@@ -92,6 +92,13 @@ def test_refining_does_no_harm(backend):
     assert refined > phase_dB(backend, scan) - 0.6
 
 
+def test_a_batch_may_hold_one_pattern(backend):
+    scan = simulated(N=32, seed=33).subset(np.arange(17))
+    result = swept(backend, scan, 4, refine_positions=True, refine_intensity=True)
+    assert np.isfinite(result.object_).all()
+    assert np.ptp(result.exposures.positions_px - scan.positions_px) > 0
+
+
 def test_a_beam_stop_and_dead_pixels(backend):
     """Measured: 31.7 with all pixels, 31.6 with the mask, 18.5 taken for counts."""
     scan = simulated(seed=34)

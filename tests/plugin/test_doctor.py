@@ -102,6 +102,7 @@ def test_without_ptychodus_the_rest_is_told(tmp_path):
     assert report['missing'][0] == "pip install 'ptychodus-torch-plugin[gui]'"
 
 
+@pytest.mark.slow
 def test_packages_of_others_are_listed_however_they_fail(tmp_path):
     site = without(tmp_path / 'site', *HEAVY)
     install(site, 'lathe', LATHE, library='Lathe')
@@ -151,6 +152,7 @@ def test_an_unknown_ptychodus_is_told(tmp_path):
     assert "pip install 'ptychodus>=1.7,<1.8'" in report['missing']
 
 
+@pytest.mark.slow
 def test_a_ptychodus_of_another_inside_is_told(tmp_path):
     """The real one, with one parameter renamed."""
     renamed = 'task_manager'
@@ -163,6 +165,7 @@ def test_a_ptychodus_of_another_inside_is_told(tmp_path):
     assert f'see {path}:' in problem
 
 
+@pytest.mark.slow
 def test_for_people_it_is_text(tmp_path):
     stock = copy_ptychodus(tmp_path / 'stock')
     site = without(tmp_path / 'site', *HEAVY)

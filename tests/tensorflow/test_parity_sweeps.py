@@ -51,6 +51,8 @@ def test_ten_sweeps_are_the_same_algorithm(scene, config):
     assert moved > 0.05 if config.refine_probe else moved == 0
 
 
+# `test_stored` holds single precision to the oracle in every run.
+@pytest.mark.slow
 @CONFIGS
 @pytest.mark.parametrize('on_host', [True, False])
 def test_ten_sweeps_in_single_precision(scene, config, on_host, monkeypatch):

@@ -162,8 +162,8 @@ def displacement_figures(patches: Tensor, probes: Tensor, change: Tensor) -> Ten
     torch.sub(patches[:, 2:], patches[:, :-2], out=slopes[:, 0, 0, 1:-1])
     torch.sub(patches[:, :, 2:], patches[:, :, :-2], out=slopes[:, 1, 0, :, 1:-1])
     # Twice what a pattern displaced by a pixel would change its exit waves by.
-    displaced = torch.view_as_real(probes[:, None] * slopes).view(len(patches), 2, -1)
-    wanted = torch.view_as_real(change).view(len(patches), -1, 1)
+    displaced = torch.view_as_real(probes[:, None] * slopes).reshape(len(patches), 2, -1)
+    wanted = torch.view_as_real(change).reshape(len(patches), -1, 1)
     g = torch.bmm(displaced, wanted)[..., 0] / 2
     h = torch.bmm(displaced, displaced.transpose(1, 2)) / 4
     return torch.cat([g, torch.stack([h[:, 0, 0], h[:, 1, 1], h[:, 0, 1]], 1)], 1)
