@@ -58,7 +58,13 @@ CASES = {
         {},
     ),
     'thinned': (3, UNROLLED, VIEWS | {'objective': 'thinned', 'thinnings': 2}, FAST),
-    'poisson': (3, UNROLLED, VIEWS | {'objective': 'poisson', 'epochs': 7}, FAST),
+    # Sweeps have fitted the very counts that are scored: what is left of the gradient is small.
+    'poisson': (
+        3,
+        UNROLLED,
+        VIEWS | {'objective': 'poisson', 'epochs': 7},
+        {'learning_rate': 1e-3},
+    ),
 }
 
 BETWEEN = {'groups of 1', '128 px'}
