@@ -234,7 +234,9 @@ def sweep_oracle(
         for k, chosen in enumerate(drawn, 1):
             due = refine and k % probe_interval(len(drawn)) == 0
             visits.update(state, chosen, sweep, refine_probe=due)
-        change = state.object_ * object_before.conj()
+        phase = None
+        if sweep.deflection:
+            phase = visits.missing_phase(state.object_ * object_before.conj())
         object_velocity = sweep.momentum * object_velocity + (state.object_ - object_before)
         state.object_ += sweep.momentum * object_velocity
         if refine:
@@ -242,8 +244,8 @@ def sweep_oracle(
             probe_velocity = beta * probe_velocity + (state.probe - probe_before)
             state.probe += beta * probe_velocity
             _keep_gauge(state, object_velocity, probe_velocity, energy, home)
-        if sweep.deflection:
-            factor = np.exp(1j * sweep.deflection * visits.missing_phase(change))
+        if phase is not None:
+            factor = np.exp(1j * sweep.deflection * phase)
             state.object_ *= factor
             object_velocity *= factor
         if visits.refinement.wanted:

@@ -75,7 +75,9 @@ class Sweeper:
             before = object_, probe
             drawn = batches(self.pool, self.config.batch_size, seed, number)
             object_, probe = visits.sweep(object_, probe, drawn, sweep, refine_probe=refine)
-            change = object_ * tf.math.conj(before[0])
+            phase = None
+            if sweep.deflection:
+                phase = visits.missing_phase((object_ * tf.math.conj(before[0])).numpy())
             object_velocity = sweep.momentum * object_velocity + (object_ - before[0])
             object_ += sweep.momentum * object_velocity
             if refine:
@@ -85,9 +87,8 @@ class Sweeper:
                 object_, object_velocity, probe, probe_velocity = _kept_gauge(
                     object_, object_velocity, probe, probe_velocity, energy, home
                 )
-            if sweep.deflection:
-                phase = sweep.deflection * visits.missing_phase(change.numpy())
-                factor = tf.cast(np.exp(1j * phase), object_.dtype)
+            if phase is not None:
+                factor = tf.cast(np.exp(1j * sweep.deflection * phase), object_.dtype)
                 object_, object_velocity = object_ * factor, object_velocity * factor
             if visits.refinement.wanted:
                 grown = visits.correct(number, sweep.step)

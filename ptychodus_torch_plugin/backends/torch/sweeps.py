@@ -84,7 +84,9 @@ class Sweeper:
                 for k, chosen in enumerate(drawn, 1):
                     due = refine and k % probe_interval(len(drawn)) == 0
                     visits.update(object_, probe, chosen, sweep, refine_probe=due)
-                change = object_ * before[0].conj()
+                phase = None
+                if sweep.deflection:
+                    phase = visits.missing_phase(_numpy(object_ * before[0].conj()))
                 object_velocity.mul_(sweep.momentum).add_(object_).sub_(before[0])
                 object_.add_(object_velocity, alpha=sweep.momentum)
                 if refine:
@@ -92,11 +94,9 @@ class Sweeper:
                     probe_velocity.mul_(beta).add_(probe - before[1])
                     probe.add_(probe_velocity, alpha=beta)
                     _keep_gauge(object_, object_velocity, probe, probe_velocity, energy, home)
-                if sweep.deflection:
-                    phase = torch.from_numpy(visits.missing_phase(_numpy(change))).to(
-                        object_.device
-                    )
-                    factor = torch.polar(torch.ones_like(phase), sweep.deflection * phase)
+                if phase is not None:
+                    angle = torch.from_numpy(sweep.deflection * phase).to(object_.device)
+                    factor = torch.polar(torch.ones_like(angle), angle)
                     object_.mul_(factor)
                     object_velocity.mul_(factor)
                 if visits.refinement.wanted:
