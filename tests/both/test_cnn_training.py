@@ -326,11 +326,14 @@ def test_the_order_of_scans_is_that_of_their_probes(inside, quick_cnn, scan):
 
 
 @pytest.mark.slow_in('tensorflow')
-def test_reduced_precision_of_the_network(quick_cnn, steady, scan):
-    short, full = quick_cnn.fit(scan, precision='bf16-mixed', **STEADY), steady
+def test_reduced_precision_of_the_network(quick_cnn, scan):
+    slow = {'learning_rate': 2e-4, 'scheduler': 'constant'}  # large steps would amplify roundings
+    short, full = (
+        quick_cnn.fit(scan, precision=each, **slow) for each in ('bf16-mixed', '32-true')
+    )
 
     for one, other in zip(short.history, full.history, strict=True):
-        assert one.loss == pytest.approx(other.loss, rel=0.04)
+        assert one.loss == pytest.approx(other.loss, rel=0.02)
     name = 'phase.center.weight'
     assert not np.array_equal(*(run.model.export_weights()[name] for run in (short, full)))
     arrays = [*short.model.export_weights().values(), *short.optimizer.values()]
