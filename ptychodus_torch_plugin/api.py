@@ -23,6 +23,7 @@ from ptychodus_torch_plugin.backends.protocol import (
     Reconstruction,
     ShouldStop,
     TrainedModel,
+    TrainingResult,
     ignore_event,
     never_stop,
 )
@@ -175,7 +176,6 @@ def train(
     for scan in scans:
         check_size(scan, run.model)
     settings = run.training.for_model(run.model)
-    rank = own_rank()
     engine = get_backend(backend)
     result = engine.fit(
         _first_model(engine, run.model, scans, settings.seed, start),
@@ -196,19 +196,7 @@ def train(
         history=result.history,
         best_epoch=result.best_epoch,
         stopped=result.stopped,
-        provenance={
-            'date': datetime.now(UTC).isoformat(timespec='seconds'),
-            'seed': settings.seed,
-            'best_epoch': result.best_epoch,
-            'stopped': result.stopped,
-            'optimizer': run.execution.course(),
-            **({} if rank.alone else {'processes': rank.count}),
-            **_origins(start),
-            'scans': [
-                {'name': scan.name, 'patterns': scan.n_patterns, 'sha256': scan.fingerprint()}
-                for scan in scans
-            ],
-        },
+        provenance=_provenance(result, settings, run.execution, scans, start),
         optimizer=None if result.optimizer is None else dict(result.optimizer),
     )
 
@@ -251,6 +239,29 @@ def _moments(
     if any(getattr(training, name) != getattr(start.training, name) for name in switches):
         return None
     return start.optimizer
+
+
+def _provenance(
+    result: TrainingResult,
+    training: TrainingConfig,
+    execution: ExecutionConfig,
+    scans: Sequence[ScanData],
+    start: Model | None,
+) -> dict[str, Any]:
+    rank = own_rank()
+    return {
+        'date': datetime.now(UTC).isoformat(timespec='seconds'),
+        'seed': training.seed,
+        'best_epoch': result.best_epoch,
+        'stopped': result.stopped,
+        'optimizer': execution.course(),
+        **({} if rank.alone else {'processes': rank.count}),
+        **_origins(start),
+        'scans': [
+            {'name': scan.name, 'patterns': scan.n_patterns, 'sha256': scan.fingerprint()}
+            for scan in scans
+        ],
+    }
 
 
 def _origins(start: Model | None) -> dict[str, Any]:
@@ -329,7 +340,7 @@ def load_bundle(
         trained=trained,
         training=training,
         history=[_record(row) for row in bundle.history],
-        best_epoch=bundle.provenance.get('best_epoch'),  # type: ignore[arg-type]
+        best_epoch=bundle.provenance.get('best_epoch'),  # type: ignore[arg-type]  # JSON
         stopped=str(bundle.provenance.get('stopped', '')),
         provenance=dict(bundle.provenance),
         optimizer=bundle.optimizer,

@@ -223,7 +223,7 @@ def halves(scan: ScanData) -> tuple[IndexArray, IndexArray]:
     Of two neighbours one goes to each, drawn by a fixed seed: the halves of a scan are always the
     same, and no regular half of a raster.
     """
-    if scan.n_patterns < 2:  # noqa: PLR2004, RUF100 - two halves
+    if scan.n_patterns < 2:
         raise ScanValueError(f'{scan.name} has one pattern; expected two or more to make halves.')
     first = held_out_indices(scan, 0.5, HALVES_SEED)
     return first, np.setdiff1d(np.arange(scan.n_patterns), first)

@@ -64,8 +64,11 @@ class Exposures:
         """Return weights (n, k) float32 of shifted probes with the amplitude of each pattern.
 
         The second ones, for what a pattern pulls, are smaller where the beam was bright: no
-        pattern takes a longer step than one of mean intensity.
+        pattern takes a longer step than one of mean intensity.  They are the same array where all
+        intensities are 1.
         """
+        if np.all(self.intensities == 1):
+            return weights, weights
         amplitudes = np.sqrt(self.intensities)[:, None]
         shares = np.maximum(self.intensities, 1.0)[:, None]
         bright = (weights * amplitudes).astype(np.float32)

@@ -133,7 +133,7 @@ class ObjectMetrics:
 
     amplitude_psnr_dB: float  # noqa: N815 - decibels are written dB
     amplitude_ssim: float
-    phase_psnr_dB: float  # noqa: N815
+    phase_psnr_dB: float  # noqa: N815 - decibels are written dB
     phase_ssim: float
     complex_error: float
     frc_resolution_px: float | None

@@ -16,11 +16,12 @@ and every few batches (`probe_interval`), when the probe is refined,
 (the regularised update of Maiden, Johnson & Li, Optica 4, 736, 2017, for several patterns and modes
 at once).  After each sweep the whole step is repeated with momentum.  The damping a grows
 geometrically from sweep to sweep, and the last sweeps settle with shorter and shorter steps t:
-first fast, then averaging the noise of the batches away.  c (`crowding`) is one unless the patterns
-of a batch lie on top of each other.
+first fast, then averaging the noise of the batches away.  c (`visiting.crowding`) is one unless the
+patterns of a batch lie on top of each other.
 
-A shift by a remainder is interpolated between shifts by a few fixed ones (`shift_nodes_px`): so a
-visit costs the two transforms of its exit waves, and a change of the probe a fixed number of them.
+A shift by a remainder is interpolated between shifts by a few fixed ones
+(`visiting.shift_nodes_px`): so a visit costs the two transforms of its exit waves, and a change of
+the probe a fixed number of them.
 
 What the data cannot know stays where the first probe put it: after each sweep the probe's energy
 and its place to a whole pixel, at the end the tilt of its far field.
@@ -34,10 +35,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ptychodus_torch_plugin import physics
-from ptychodus_torch_plugin.arrays import FloatArray, IndexArray, PositionArray
+from ptychodus_torch_plugin.arrays import IndexArray
 from ptychodus_torch_plugin.config import SweepConfig
-from ptychodus_torch_plugin.deflection import Deflection, moment_weights
-from ptychodus_torch_plugin.exposures import Exposures, Refinement, displacement_figures
+from ptychodus_torch_plugin.deflection import moment_weights
+from ptychodus_torch_plugin.exposures import Exposures, displacement_figures
 from ptychodus_torch_plugin.physics import Complex, Real
 from ptychodus_torch_plugin.probes import (
     center_px,
@@ -48,23 +49,13 @@ from ptychodus_torch_plugin.probes import (
     with_modes,
 )
 from ptychodus_torch_plugin.scan import ScanData
+from ptychodus_torch_plugin.visiting import PoolVisits
 
 FIRST_PROBE_SWEEP = 1
 """The first sweep (from 0) that may update the probe: the object has to take shape first."""
 
 PROBE_INTERVAL, PROBE_UPDATES = 8, 16
 """Every so many batches the probe is updated, or as often as makes so many updates a sweep."""
-
-FEW_PHOTONS = 5.0
-"""Photons per pixel of the object below which sweeps are damped in full from the start."""
-
-NODES = 3
-"""Nodes of the interpolated shift along each axis.
-
-Interpolation between Chebyshev nodes errs by less than 2 / n! (pi f / 2)^n of a wave of f cycles
-per pixel: 0.0026 at f = 1/8, where the far field of a probe that is sampled twice as finely as it
-has to be ends.
-"""
 
 
 @dataclass(frozen=True)
@@ -104,79 +95,6 @@ def batches(pool: IndexArray, batch_size: int, seed: int, sweep: int) -> list[In
 def probe_interval(n_batches: int) -> int:
     """Return after how many batches the probe is updated, in sweeps of `n_batches`."""
     return min(PROBE_INTERVAL, max(1, n_batches // PROBE_UPDATES))
-
-
-def shift_nodes_px(
-    remainders_px: PositionArray, *, moving: bool = False
-) -> tuple[PositionArray, Real]:
-    """Return shifts between which those by `remainders_px` (n, 2) are interpolated.
-
-    They are the same whatever the remainders, if these are `moving`.
-
-    Returns
-    -------
-    nodes_px : (k, 2) float64
-        Shifts [dy, dx]: a grid of Chebyshev's nodes on [-0.5, 0.5], or one of zero if all
-        remainders are zero.
-    weights : (n, k) float32
-        What each counts for each remainder: products of Lagrange's polynomials.
-    """
-    if not (moving or np.any(remainders_px)):
-        return np.zeros((1, 2)), np.ones((len(remainders_px), 1), np.float32)
-    line = np.cos((2 * np.arange(NODES) + 1) * np.pi / (2 * NODES)) / 2
-    axes = np.ones((2, NODES, len(remainders_px)), np.float32)
-    for k, node in enumerate(line):
-        for other in np.delete(line, k):
-            axes[:, k] *= (remainders_px.T - other) / (node - other)
-    weights = (axes[0][:, None] * axes[1]).reshape(NODES**2, -1).T
-    nodes = np.stack(np.meshgrid(line, line, indexing='ij'), axis=-1).reshape(-1, 2)
-    return nodes, np.ascontiguousarray(weights)
-
-
-def crowding(corners: IndexArray, probe: Complex, batch_size: int) -> float:
-    """Return how many patterns of a batch share a place, or one if fewer do.
-
-    Parameters
-    ----------
-    corners : (n, 2) int64
-        First pixels of the patches that batches are drawn from.
-    probe : (m, N, N) complex
-        Two patterns share a place if they start in the same square; it has the area that the beam
-        would have at its peak intensity throughout.
-    batch_size
-        Patterns of a batch.
-    """
-    share, _ = _sharing(corners, probe)
-    return max(1.0, min(batch_size, len(corners)) * share)
-
-
-def least_damping(corners: IndexArray, probe: Complex) -> float:
-    """Return the damping that a scan needs at least: 1 if it has `FEW_PHOTONS` per pixel, or fewer.
-
-    Small dampings move dimly lit pixels as far as bright ones.  Of few photons that is noise, which
-    momentum repeats until it grows.  Photons are those at the peak of a probe that is scaled to the
-    counts, of all patterns that share a place; parameters are those of `crowding`.
-    """
-    share, peak = _sharing(corners, probe)
-    photons_per_px = peak * len(corners) * share
-    return FEW_PHOTONS / max(photons_per_px, FEW_PHOTONS)
-
-
-def probe_step(config: SweepConfig, least_damping: float) -> float:
-    """Return the length of an update of the probe under a full step of the object.
-
-    Few photons per pixel teach no probe: it is shorter the more a scan has to be damped
-    (`least_damping`), and zero where there are fewer than two times `FEW_PHOTONS`.
-    """
-    return config.probe_step * max(0.0, 1 - (2 * least_damping) ** 2)
-
-
-def _sharing(corners: IndexArray, probe: Complex) -> tuple[float, float]:
-    """Return the chance that two patterns share a place, and the peak intensity of the probe."""
-    power = np.sum(np.abs(np.asarray(probe, np.complex128)) ** 2, axis=0)
-    side_px = max(1, round(float(np.sqrt(power.sum() / power.max()))))
-    _, counts = np.unique(corners // side_px, axis=0, return_counts=True)
-    return float(np.sum((counts / len(corners)) ** 2)), float(power.max())
 
 
 def first_probe(scan: ScanData, config: SweepConfig) -> Complex:
@@ -260,44 +178,16 @@ def sweep_oracle(
         state.object_ *= ramp(scan.frame.shape, tilt, scan.n_px)
 
 
-class _Visits:
+class _Visits(PoolVisits):
     """Visits patterns of a scan; see the top of this module."""
 
     def __init__(
         self, scan: ScanData, config: SweepConfig, state: SweepState, pool: IndexArray
     ) -> None:
-        self._scan, self._config = scan, config
-        where = scan.frame, scan.n_px, scan.positions_px
-        self.refinement = Refinement(*where, config, pool, state.exposures)
-        self._place(state.exposures or Exposures.of(scan.positions_px))
-        self._crowding = crowding(self._corners[pool], state.probe, config.batch_size)
-        self._least_damping = least_damping(self._corners[pool], state.probe)
+        super().__init__(scan, scan.valid_pixels, state.probe, config, pool, state.exposures)
+        self._scan = scan
         self._dark = np.zeros(()) if scan.background is None else scan.background
         self._moments = moment_weights(scan.valid_pixels)
-        self._deflection = Deflection(
-            scan.frame.shape,
-            self._corners[pool],
-            state.probe,
-            scan.valid_pixels,
-            free_ramp=config.refine_probe,
-        )
-
-    def _place(self, exposures: Exposures) -> None:
-        scan, moving = self._scan, self._config.refine_positions
-        self._corners, remainders = scan.frame.corners(exposures.positions_px, scan.n_px)
-        self._nodes_px, weights = shift_nodes_px(remainders, moving=moving)
-        self._weights, self._pull_weights = exposures.weighed(weights)
-
-    def missing_phase(self, change: Complex) -> FloatArray:
-        """Return the slow phase (h, w) that the object lacks after a change; see `Deflection`."""
-        expected, measured = self.refinement.moments()
-        return self._deflection.phase(measured, expected, change)
-
-    def correct(self, number: int, step: float) -> float:
-        """Correct intensities and positions; return by what the object has to grow."""
-        grown = self.refinement.correct(number, step)
-        self._place(self.refinement.exposures)
-        return grown
 
     def completed(self, state: SweepState, pool: IndexArray) -> Exposures:
         """Return all exposures, those of patterns outside the pool, too."""
@@ -322,7 +212,7 @@ class _Visits:
     ) -> None:
         scan, corners = self._scan, self._corners[chosen]
         power = np.sum(np.abs(state.probe) ** 2, axis=0)
-        damping = max(sweep.damping, self._least_damping)
+        damping = self._damped(sweep).damping
         floor = damping * power.max() + (1 - damping) * power
         weights, pull_weights = self._weights[chosen], self._pull_weights[chosen]
         probes = self._shifted(state.probe, weights)
@@ -343,8 +233,7 @@ class _Visits:
             seen = np.sum(np.abs(patches) ** 2, axis=(0, 1))
             floor = config.probe_damping * seen.max() + (1 - config.probe_damping) * seen
             total = self._shifted_back(patches.conj() * change, pull_weights)
-            length = sweep.step * probe_step(config, self._least_damping)
-            state.probe += length * total / floor
+            state.probe += self._probe_length(sweep) * total / floor
 
     def _shifted(self, waves: Complex, weights: Real) -> Complex:
         """Return waves (m, N, N) shifted as `weights` (b, k) of the nodes say: (b, m, N, N)."""

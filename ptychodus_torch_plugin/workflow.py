@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ptychodus_torch_plugin.api import load_bundle, reconstruct, train
+from ptychodus_torch_plugin.api import Model, load_bundle, reconstruct, train
 from ptychodus_torch_plugin.arrays import FloatArray
 from ptychodus_torch_plugin.backends.protocol import (
     OnEvent,
@@ -97,7 +97,19 @@ def run_workflow(
         on_event=on_event,
         should_stop=should_stop,
     )
-    results: dict[str, Any] = {
+    results = _results(model, execution)
+    if test_scan is None:
+        return None, None, results
+    found = reconstruct(
+        model, test_scan, run.inference, execution, on_event=on_event, should_stop=should_stop
+    )
+    results['reconstruction'] = found
+    return np.abs(found.object_), np.angle(found.object_), results
+
+
+def _results(model: Model, execution: ExecutionConfig) -> dict[str, Any]:
+    """Return what is known once the model is trained."""
+    return {
         'backend': model.backend.name,
         'model': model,
         'history': {
@@ -107,13 +119,6 @@ def run_workflow(
         'execution': execution.to_json(),
         'reconstruction': None,
     }
-    if test_scan is None:
-        return None, None, results
-    found = reconstruct(
-        model, test_scan, run.inference, execution, on_event=on_event, should_stop=should_stop
-    )
-    results['reconstruction'] = found
-    return np.abs(found.object_), np.angle(found.object_), results
 
 
 def apply_overrides(execution: ExecutionConfig, overrides: Mapping[str, Any]) -> ExecutionConfig:

@@ -6,7 +6,7 @@ They unpickle it to learn the models, the version and the backend.  This package
 from __future__ import annotations
 
 # Nothing is ever unpickled here; the name of the member and its format are the contract's.
-import pickle  # noqa: TID251
+import pickle  # noqa: TID251 - to write, never to read
 
 
 def legacy_manifest(models: tuple[str, ...], version: str, backend: str) -> bytes:

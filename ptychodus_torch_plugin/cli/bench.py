@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ptychodus_torch_plugin.cli.options import Json, Quiet, setting
+from ptychodus_torch_plugin.cli.bench_options import BenchOptions
+from ptychodus_torch_plugin.cli.groups import with_groups
+from ptychodus_torch_plugin.cli.options import Json, Quiet
 from ptychodus_torch_plugin.cli.outputs import output_folder, write_json
 from ptychodus_torch_plugin.cli.progress import Display, progress_display
 from ptychodus_torch_plugin.cli.report import say_files, say_json
@@ -18,72 +20,9 @@ if TYPE_CHECKING:
 
 SOMETHING_FAILED = 1
 
-Size = Literal['quick', 'standard', 'full']
 
-
-def bench(
-    *,
-    backend: Annotated[
-        list[str] | None,
-        setting(
-            '--backend',
-            default='all that are installed',
-            what='Backend to measure: pytorch, tensorflow, or one of another package; may be '
-            'repeated.',
-        ),
-    ] = None,
-    case: Annotated[
-        list[str] | None,
-        setting(
-            '--case',
-            default='all',
-            what="Case to measure, or a pattern such as 'end*'; may be repeated. Cases: start, "
-            'reading, grouping, preparation, ground-truth, stitching, backend-start, training, '
-            'inference, bundle, sweeps, end-to-end, peer-ptychi.',
-        ),
-    ] = None,
-    size: Annotated[
-        Size,
-        typer.Option(
-            help='How large the problems are: quick takes about a minute for a backend, standard '
-            'a quarter of an hour, full hours and gigabytes.'
-        ),
-    ] = 'quick',
-    threads: Annotated[
-        int, typer.Option(min=1, help='CPU threads of every computation, also of the limits.')
-    ] = 1,
-    repeats: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help='Repetitions of each measurement. [default: quick 2, standard 3, full 5]',
-            show_default=False,
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        setting(
-            '--output_dir',
-            default='no files',
-            what='Folder for the results (benchmark.json, table.md, pictures of each case); made '
-            'if missing, files in it are replaced.',
-        ),
-    ] = None,
-    compare: Annotated[
-        Path | None,
-        typer.Option(metavar='FILE', help='Compare with the benchmark.json of an earlier run.'),
-    ] = None,
-    ptychi_python: Annotated[
-        Path | None,
-        typer.Option(
-            '--ptychi_python',
-            metavar='PATH',
-            help='Python that has pty-chi, for the case peer-ptychi.',
-        ),
-    ] = None,
-    quiet: Quiet = False,
-    json_output: Json = False,
-) -> int:
+@with_groups
+def bench(*, options: BenchOptions, quiet: Quiet = False, json_output: Json = False) -> int:
     """Measure times and memory, each as a share of what this machine can do.
 
     Times are processor time of all threads, best and median. Limits are the convolution and the
@@ -93,15 +32,15 @@ def bench(
     from ptychodus_torch_plugin.benchmarks import driver
     from ptychodus_torch_plugin.benchmarks.results import Report
 
-    earlier = None if compare is None else Report.load(compare)
-    backends = driver.choose_backends(backend or [])
-    request = _request(driver.choose_cases(case or []), size, threads, repeats, ptychi_python)
+    earlier = None if options.compare is None else Report.load(options.compare)
+    backends = driver.choose_backends(options.backend or [])
+    request = _request(options)
     with progress_display(quiet=quiet) as display:
-        if out is None:
+        if options.out is None:
             report = _measure(request, backends, display)
             files = {}
         else:
-            with output_folder(out) as folder:
+            with output_folder(options.out) as folder:
                 report = _measure(request, backends, display)
                 files = _write(folder, report, earlier)
     if json_output:
@@ -111,18 +50,17 @@ def bench(
     return SOMETHING_FAILED if report.failed else 0
 
 
-def _request(
-    cases: list[str], size: Size, threads: int, repeats: int | None, ptychi_python: Path | None
-) -> Request:
+def _request(options: BenchOptions) -> Request:
+    from ptychodus_torch_plugin.benchmarks import driver
     from ptychodus_torch_plugin.benchmarks.child import Request
     from ptychodus_torch_plugin.benchmarks.sizes import SIZES
 
     return Request(
-        cases=tuple(cases),
-        size=size,
-        threads=threads,
-        repeats=repeats or SIZES[size].repeats,
-        ptychi_python=ptychi_python,
+        cases=tuple(driver.choose_cases(options.case or [])),
+        size=options.size,
+        threads=options.threads,
+        repeats=options.repeats or SIZES[options.size].repeats,
+        ptychi_python=options.ptychi_python,
     )
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ptychodus_torch_plugin.cli.evaluation_options import SourceOptions
 from ptychodus_torch_plugin.cli.groups import with_groups
 from ptychodus_torch_plugin.cli.options import Json, output_dir
 from ptychodus_torch_plugin.cli.outputs import output_folder, write_json
@@ -12,7 +13,6 @@ from ptychodus_torch_plugin.cli.progress import Display, progress_display
 from ptychodus_torch_plugin.cli.reading_options import ReadingOptions
 from ptychodus_torch_plugin.cli.report import say_facts, say_files, say_json, text_of_number
 from ptychodus_torch_plugin.cli.settings import read_one
-from ptychodus_torch_plugin.errors import ConfigError
 
 if TYPE_CHECKING:
     from ptychodus_torch_plugin.evaluation import Evaluation
@@ -28,34 +28,7 @@ def evaluate(
         Path, typer.Argument(metavar='OBJECT', help='object.h5 (a product) or object.npz.')
     ],
     *,
-    truth: Annotated[
-        Path | None,
-        typer.Option(metavar='FILE', help='Scan file or product with the true object.'),
-    ] = None,
-    reference: Annotated[
-        Path | None,
-        typer.Option(
-            metavar='FILE',
-            help='Product or scan file with an object to be taken for the true one, such as '
-            'another program made of all data.',
-        ),
-    ] = None,
-    half: Annotated[
-        Path | None,
-        typer.Option(
-            metavar='FILE',
-            help="Product of the other half of the data, as 'infer --half' makes it: the "
-            'resolution without any truth.',
-        ),
-    ] = None,
-    scan: Annotated[
-        Path | None,
-        typer.Option(
-            metavar='FILE',
-            help='Scan file to measure R on: over the patterns that the product was made from, '
-            'and over the others.',
-        ),
-    ] = None,
+    sources: SourceOptions,
     out: Annotated[Path | None, output_dir(f'{FIGURES}, {PICTURE}')] = None,
     json_output: Json = False,
     reading: ReadingOptions,
@@ -66,27 +39,19 @@ def evaluate(
     the beam has been; what ptychography cannot know is removed first: a complex factor, a phase
     ramp, and a shift. How the --scan file is read, the last options say.
     """
-    others = {'truth': truth, 'reference': reference, 'half': half}
-    given = {name: path for name, path in others.items() if path is not None}
-    if len(given) > 1 or (not given and scan is None):
-        raise ConfigError(
-            f'{object_file} is to be evaluated by '
-            f'{" and ".join(f"--{name}" for name in given) or "nothing"}; expected one of --truth, '
-            '--reference and --half, or --scan, or both.'
-        )
-    sources = given if scan is None else {**given, 'scan': scan}
     files: dict[str, Path] = {}
+    given = sources.given(object_file)
     if out is None:
-        found = _evaluate(object_file, sources, reading)
-        values = {'object': object_file, **sources, **found.as_dict(), 'files': files}
+        found = _evaluate(object_file, given, reading)
+        values = {'object': object_file, **given, **found.as_dict(), 'files': files}
     else:
         with output_folder(out) as folder:
-            found = _evaluate(object_file, sources, reading)
+            found = _evaluate(object_file, given, reading)
             files['figures'] = folder / FIGURES
-            if given:
+            if sources.compared:
                 files['picture'] = folder / PICTURE
                 found.draw(files['picture'], title=object_file.name)
-            values = {'object': object_file, **sources, **found.as_dict(), 'files': files}
+            values = {'object': object_file, **given, **found.as_dict(), 'files': files}
             write_json(files['figures'], values)
     if json_output:
         say_json(values)

@@ -14,20 +14,22 @@ import functools
 import inspect
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
+
+T = TypeVar('T')
 
 
-def with_groups(command: Callable[..., None]) -> Callable[..., None]:
+def with_groups(command: Callable[..., T]) -> Callable[..., T]:
     """Return `command` with every parameter that is a dataclass replaced by its fields."""
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
 
     @functools.wraps(command)
-    def run(**values: Any) -> None:
+    def run(**values: Any) -> T:
         for name, group in groups.items():
             chosen = {field.name: values.pop(field.name) for field in fields(group)}
             values[name] = group(**chosen)
-        command(**values)
+        return command(**values)
 
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
@@ -35,6 +37,7 @@ def with_groups(command: Callable[..., None]) -> Callable[..., None]:
             parameters += _options(groups[name])
         else:
             parameters.append(_keyword(name, parameter.default, hints[name]))
+    # Typer reads it, but no type knows of it.
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {each.name: each.annotation for each in parameters}
     return run

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ptychodus_torch_plugin.cli.options import Backend, Json, Quiet, setting
+from ptychodus_torch_plugin.cli.groups import with_groups
+from ptychodus_torch_plugin.cli.options import Json, Quiet
 from ptychodus_torch_plugin.cli.outputs import output_folder, write_json
 from ptychodus_torch_plugin.cli.progress import Display, progress_display
+from ptychodus_torch_plugin.cli.quality_options import RESULTS, QualityOptions
 from ptychodus_torch_plugin.cli.report import say_files, say_json
 
 if TYPE_CHECKING:
@@ -18,122 +20,51 @@ if TYPE_CHECKING:
 
 SOMETHING_FAILED = 1
 
-SetName = Literal['quick', 'standard', 'full']
-
-RESULTS = 'quality.json'
 MAX_EPOCHS = {'quick': 200, 'standard': 400, 'full': 1000}
 METHODS = ('sweeps', 'thinned', 'ptychi-lsqml', 'ptychi-rpie', 'ptychi-autodiff')
 QUICK_METHODS = ('sweeps', 'ptychi-lsqml')
 
 
-def quality(
-    *,
-    set_name: Annotated[
-        SetName,
-        typer.Option(
-            '--set',
-            help='Which scans: quick takes about three minutes of one core, standard one or two '
-            'hours, full many.',
-        ),
-    ] = 'quick',
-    methods: Annotated[
-        str | None,
-        setting(
-            '--methods',
-            default='quick: sweeps,ptychi-lsqml; else all',
-            what='Methods, parted by commas: sweeps, thinned, ptychi-lsqml, ptychi-rpie, '
-            'ptychi-autodiff, and those of --methods_file.',
-        ),
-    ] = None,
-    case: Annotated[
-        list[str] | None,
-        setting(
-            '--case',
-            default='all of the set',
-            what="Case to run, or a pattern such as '*-wrong'; may be repeated.",
-        ),
-    ] = None,
-    backend: Backend = None,
-    methods_file: Annotated[
-        Path | None,
-        typer.Option(
-            '--methods_file',
-            metavar='FILE',
-            help='JSON file of changed settings by method, and of methods of your own.',
-        ),
-    ] = None,
-    reseed: Annotated[
-        int,
-        typer.Option(min=0, help='Added to every seed: other objects, probes, positions, noise.'),
-    ] = 0,
-    threads: Annotated[int, typer.Option(min=1, help='CPU threads of every computation.')] = 1,
-    jobs: Annotated[
-        int, typer.Option(min=1, help='Cases that run at the same time, each on its own threads.')
-    ] = 1,
-    max_epochs: Annotated[
-        int | None,
-        setting(
-            '--max_epochs',
-            default='quick 200, standard 400, full 1000',
-            what='Epochs after which an engine of pty-chi has to stop.',
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None,
-        setting(
-            '--output_dir',
-            default='no files',
-            what=f'Folder for the results ({RESULTS}, table.md, courses.png, a picture of each '
-            'case); made if missing, files in it are replaced.',
-        ),
-    ] = None,
-    beside: Annotated[
-        Path | None,
-        typer.Option(
-            metavar='FILE',
-            help=f'{RESULTS} of an earlier run, whose other methods stand in the table as well.',
-        ),
-    ] = None,
-    ptychi_python: Annotated[
-        Path | None,
-        typer.Option('--ptychi_python', metavar='PATH', help='Python that has pty-chi.'),
-    ] = None,
-    quiet: Quiet = False,
-    json_output: Json = False,
-) -> int:
+@with_groups
+def quality(*, options: QualityOptions, quiet: Quiet = False, json_output: Json = False) -> int:
     """Reconstruct simulated scans by several methods, and compare with the truth.
 
     Every method is given the same counts, positions and probe, which may be wrong, and starts from
     a flat object. Engines of pty-chi are looked at as they run: their best object counts, and the
     processor time to within 0.1 dB of it. Ends with exit code 1 if a method failed.
     """
-    from ptychodus_torch_plugin.backends.registry import get_backend
-    from ptychodus_torch_plugin.benchmarks.quality import cases, driver
-    from ptychodus_torch_plugin.benchmarks.quality import methods as registry
     from ptychodus_torch_plugin.benchmarks.quality.results import Report
 
-    named = QUICK_METHODS if set_name == 'quick' else METHODS
-    names = tuple(named if methods is None else (name.strip() for name in methods.split(',')))
-    earlier = None if beside is None else Report.load(beside)
-    plan = driver.Plan(
-        set_name=set_name,
-        cases=cases.choose(set_name, tuple(case or ()), reseed),
-        methods=registry.choose(names, methods_file),
-        backend=get_backend(backend).name,
-        threads=threads,
-        jobs=jobs,
-        max_epochs=max_epochs or MAX_EPOCHS[set_name],
-        ptychi_python=ptychi_python,
-    )
+    earlier = None if options.beside is None else Report.load(options.beside)
+    plan = _plan(options)
     with progress_display(quiet=quiet) as display:
-        if out is None:
+        if options.out is None:
             report, files = _run(plan, None, display, earlier), {}
         else:
-            with output_folder(out) as folder:
+            with output_folder(options.out) as folder:
                 report = _run(plan, folder, display, earlier)
                 files = _write(folder, report)
     _say(report, files, as_json=json_output)
     return SOMETHING_FAILED if report.failed else 0
+
+
+def _plan(options: QualityOptions) -> Plan:
+    from ptychodus_torch_plugin.backends.registry import get_backend
+    from ptychodus_torch_plugin.benchmarks.quality import cases, driver, methods
+
+    name, chosen = options.set_name, options.methods
+    named = QUICK_METHODS if name == 'quick' else METHODS
+    names = tuple(named if chosen is None else (each.strip() for each in chosen.split(',')))
+    return driver.Plan(
+        set_name=name,
+        cases=cases.choose(name, tuple(options.case or ()), options.reseed),
+        methods=methods.choose(names, options.methods_file),
+        backend=get_backend(options.backend).name,
+        threads=options.threads,
+        jobs=options.jobs,
+        max_epochs=options.max_epochs or MAX_EPOCHS[name],
+        ptychi_python=options.ptychi_python,
+    )
 
 
 def _run(plan: Plan, folder: Path | None, display: Display, earlier: Report | None) -> Report:

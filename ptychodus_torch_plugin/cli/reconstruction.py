@@ -79,12 +79,7 @@ def reconstruct_into(
     from ptychodus_torch_plugin.evaluation import compare_stages, region_of
 
     seen = held_out_seen_in_training(model, scan, run)
-    if seen:
-        logger.warning(
-            'the model was trained on %d of the held-out patterns, so that R on them flatters it. '
-            'Leave --held-out and --seed out to hold out those that training did.',
-            seen,
-        )
+    _warn(seen)
     seconds = None
     if result is None:
         start = time.perf_counter()
@@ -94,13 +89,7 @@ def reconstruct_into(
         region = region_of(scan, result)
         found = {} if truth is None else compare_stages(scan, result, region, truth)
         metrics = {
-            'scan': scan.name,
-            'patterns': scan.n_patterns,
-            'N': scan.n_px,
-            'mean_counts': scan.mean_counts(),
-            'backend': model.backend.name,
-            'architecture': model.config.architecture,
-            'stage': result.stage,
+            **_facts(scan, model, result),
             'stages': stage_figures(result, found),
             'held_out_patterns': len(result.held_out),
             'held_out_seen_in_training': seen,
@@ -111,6 +100,28 @@ def reconstruct_into(
         files = write_reconstruction(folder, scan, result, region, model.history, rows)
         files['metrics'] = write_json(folder / METRICS_FILE, metrics)
     return Outcome(result, region, metrics, files)
+
+
+def _warn(seen_in_training: int) -> None:
+    if seen_in_training:
+        logger.warning(
+            'the model was trained on %d of the held-out patterns, so that R on them flatters it. '
+            'Leave --held-out and --seed out to hold out those that training did.',
+            seen_in_training,
+        )
+
+
+def _facts(scan: 'ScanData', model: 'Model', result: 'Reconstruction') -> dict[str, Any]:
+    """Return what was reconstructed by what."""
+    return {
+        'scan': scan.name,
+        'patterns': scan.n_patterns,
+        'N': scan.n_px,
+        'mean_counts': scan.mean_counts(),
+        'backend': model.backend.name,
+        'architecture': model.config.architecture,
+        'stage': result.stage,
+    }
 
 
 def held_out_seen_in_training(model: 'Model', scan: 'ScanData', run: 'RunConfig') -> int:

@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from ptychodus_torch_plugin.cli.cnn_options import CnnOptions
 from ptychodus_torch_plugin.cli.deprecated import (
     Device,
@@ -40,31 +38,14 @@ from ptychodus_torch_plugin.cli.starting import (
     first_settings,
 )
 from ptychodus_torch_plugin.cli.training import check_test_scan, train_along, train_into
-from ptychodus_torch_plugin.cli.training_options import AllTrainingOptions
-from ptychodus_torch_plugin.errors import ConfigError
+from ptychodus_torch_plugin.cli.training_options import AllTrainingOptions, ScanOptions
 from ptychodus_torch_plugin.ranks import own_rank
 
 
 @with_groups
 def train(
-    scans: Annotated[
-        list[Path] | None, typer.Argument(metavar='SCAN', help='Scan files to train on.')
-    ] = None,
     *,
-    train_data_file: Annotated[
-        list[Path] | None,
-        typer.Option(
-            '--train_data_file', metavar='FILE', help='Scan file to train on; may be repeated.'
-        ),
-    ] = None,
-    test_data_file: Annotated[
-        Path | None,
-        typer.Option(
-            '--test_data_file',
-            metavar='FILE',
-            help='Scan file that the trained model reconstructs, into test/.',
-        ),
-    ] = None,
+    scans: ScanOptions,
     out: Annotated[
         Path,
         output_dir(
@@ -93,9 +74,7 @@ def train(
     Options that begin with 'cnn:' are for that architecture alone.  All options may be written with
     '-' or '_' between words.
     """
-    paths = [*(train_data_file or ()), *(scans or ())]
-    if not paths:
-        raise ConfigError('no scan was given; expected at least one SCAN to train on.')
+    paths = scans.paths()
     chosen = {'backend': backend}
     for options in (model, training, cnn, execution):
         chosen |= given(options)
@@ -110,25 +89,24 @@ def train(
         check_model_options(chosen, base)
         # A bad setting must not wait for data and framework.
         check_processes(rank, run_config(chosen, base=base).execution)
-        tests = [] if test_data_file is None else [test_data_file]
+        tests = [] if scans.test_data_file is None else [scans.test_data_file]
         data = read_scans([*paths, *tests], reading, display)
         run = run_config(chosen, base=base, n_px=data[0].n_px)
-        test = None
-        if test_data_file is not None:
-            test = data.pop()
-            check_test_scan(test_data_file, test, run)
+        test = data.pop() if tests else None
+        if test is not None:
+            check_test_scan(tests[0], test, run)
         load_backend(run.backend, display)
         if not rank.first:
             train_along(folder, data, run, display, resume=resume)
             return
         summary = train_into(folder, data, run, display, resume=resume, test=test)
+    _say(summary, json_output=json_output)
+
+
+def _say(summary: dict[str, Any], *, json_output: bool) -> None:
     if json_output:
         say_json(summary)
-    else:
-        _say(summary)
-
-
-def _say(summary: dict[str, Any]) -> None:
+        return
     untold = ('settings', 'test', 'files')
     say_facts({name: value for name, value in summary.items() if name not in untold})
     files, test = summary['files'], summary['test']

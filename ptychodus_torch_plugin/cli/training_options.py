@@ -1,13 +1,47 @@
 """Options that say what a network learns from, and how its optimiser runs."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, ClassVar, Literal
 
+import typer
+
 from ptychodus_torch_plugin.cli.options import setting
+from ptychodus_torch_plugin.errors import ConfigError
 
 Objective = Literal['thinned', 'poisson']
 Monitor = Literal['val_loss', 'train_loss']
 Mode = Literal['min', 'max']
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """What it learns from, and what it is tried on."""
+
+    scans: Annotated[
+        list[Path] | None, typer.Argument(metavar='SCAN', help='Scan files to train on.')
+    ] = None
+    train_data_file: Annotated[
+        list[Path] | None,
+        typer.Option(
+            '--train_data_file', metavar='FILE', help='Scan file to train on; may be repeated.'
+        ),
+    ] = None
+    test_data_file: Annotated[
+        Path | None,
+        typer.Option(
+            '--test_data_file',
+            metavar='FILE',
+            help='Scan file that the trained model reconstructs, into test/.',
+        ),
+    ] = None
+
+    def paths(self) -> list[Path]:
+        """Return the scans to train on; refuse none."""
+        paths = [*(self.train_data_file or ()), *(self.scans or ())]
+        if not paths:
+            raise ConfigError('no scan was given; expected at least one SCAN to train on.')
+        return paths
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def load_background(background: float | str | Path, shape: tuple[int, int]) -> F
     number = as_number(background)
     if number is not None:
         return np.full(shape, number, np.float32)
-    path = Path(background)  # type: ignore[arg-type]
+    path = Path(background)  # type: ignore[arg-type]  # it is no number
     with errors_named(path):
         array = _stored(path)
         if array.shape != shape or array.dtype.kind not in 'iuf':

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -246,8 +246,10 @@ def _container(file: h5py.File, rows: slice) -> Container:
     def fetch(key: str) -> Any:
         return file[key][rows] if key in _GROWING_KEYS else file[key][()]
 
+    def attributes(key: str) -> dict[str, Any]:
+        return dict(file[key].attrs.items())
+
     keys = frozenset(as_text(key) for key in file)
-    attributes: Callable[[str], Any] = lambda key: dict(file[key].attrs.items())  # noqa: E731
     return Container('HDF5', keys, fetch, lambda _: None, attributes)
 
 

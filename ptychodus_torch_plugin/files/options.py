@@ -102,7 +102,7 @@ def _check_positive(name: str, value: Any) -> None:
 def as_number(background: float | str | Path) -> float | None:
     """Return the counts per pixel that are meant, or `None` if it is the name of a file."""
     try:
-        return float(background)  # type: ignore[arg-type]
+        return float(background)  # type: ignore[arg-type]  # a path is refused below
     except (TypeError, ValueError):
         return None
 

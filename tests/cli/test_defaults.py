@@ -9,11 +9,11 @@ import pytest
 from ptychodus_torch_plugin.cli.cnn_options import CnnOptions
 from ptychodus_torch_plugin.cli.demo import DemoReadingOptions
 from ptychodus_torch_plugin.cli.execution_options import AllExecutionOptions
-from ptychodus_torch_plugin.cli.infer import InferenceOptions, SweepOptions
+from ptychodus_torch_plugin.cli.inference_options import InferenceOptions, SweepOptions
 from ptychodus_torch_plugin.cli.model_options import ModelOptions
 from ptychodus_torch_plugin.cli.options import DEFAULT_MARK, given, one_spelling
 from ptychodus_torch_plugin.cli.reading_options import ReadingOptions
-from ptychodus_torch_plugin.cli.simulate import SimulationOptions
+from ptychodus_torch_plugin.cli.simulation_options import SimulationOptions
 from ptychodus_torch_plugin.cli.training_options import AllTrainingOptions
 from ptychodus_torch_plugin.config import RunConfig
 from ptychodus_torch_plugin.config.execution import SCHEDULER_ALIASES

@@ -85,10 +85,16 @@ def test_gradients(direction):
     matrices = groups.matrices
     if direction == 'written':
         start = groups.patches
-        result_of = lambda p: merge_patches(p, tf.constant(groups.weight), *matrices)[0]  # noqa: E731
+
+        def result_of(patches):
+            return merge_patches(patches, tf.constant(groups.weight), *matrices)[0]
+
     else:
         start = waves_of((3, groups.side_px, groups.side_px), flat=True)
-        result_of = lambda c: read_patches(c, *matrices)  # noqa: E731
+
+        def result_of(canvas):
+            return read_patches(canvas, *matrices)
+
     other = waves_of(result_of(tf.constant(start)).shape, seed=3, flat=True)
 
     def loss(x):

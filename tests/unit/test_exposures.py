@@ -103,9 +103,8 @@ def test_weights_carry_amplitudes_and_no_pull_is_longer():
     assert seen.dtype == pulls.dtype == np.float32
     np.testing.assert_allclose(seen, weights * [[2.0], [1.0], [0.5]])
     np.testing.assert_allclose(pulls, weights * [[0.5], [1.0], [0.5]])
-    same = Exposures.of(np.zeros((3, 2))).weighed(weights)
-    for each in same:
-        np.testing.assert_array_equal(each, weights)
+    # Backends look whether both are one array.
+    assert all(each is weights for each in Exposures.of(np.zeros((3, 2))).weighed(weights))
 
 
 @pytest.mark.parametrize('dark', [0.0, 20.0])

@@ -23,17 +23,14 @@ from ptychodus_torch_plugin.sweeps import (
     SweepState,
     _keep_gauge,
     batches,
-    crowding,
     drift_px,
     first_probe,
-    least_damping,
     probe_interval,
-    probe_step,
     schedule,
     settling_schedule,
-    shift_nodes_px,
     sweep_oracle,
 )
+from ptychodus_torch_plugin.visiting import crowding, least_damping, probe_step, shift_nodes_px
 
 N = 32
 SETTINGS = SweepConfig(
@@ -215,7 +212,7 @@ def test_a_crowded_scan_converges(monkeypatch):
     corners, _ = crowded.frame.corners(crowded.positions_px, N)
     assert crowding(corners, probe, settings.batch_size) > 5
     assert loss_of(crowded, run(crowded, settings, probe)) < 0.2 * loss_of(crowded, start)
-    monkeypatch.setattr('ptychodus_torch_plugin.sweeps.crowding', lambda *_: 1.0)
+    monkeypatch.setattr('ptychodus_torch_plugin.visiting.crowding', lambda *_: 1.0)
     assert not loss_of(crowded, run(crowded, settings, probe)) < loss_of(crowded, start)
 
 

@@ -94,14 +94,8 @@ def fit(
             module = TRAININGS[model.config.architecture].prepare(task)
         except StopRequested:
             return TrainingResult(model, history=(), best_epoch=None, stopped='request')
-        checkpoints = Checkpoints(
-            folder,
-            identity,
-            module.monitor,
-            log,
-            execution,
-            writes=execution.enable_checkpointing and rank.first,
-        )
+        writes = execution.enable_checkpointing and rank.first
+        checkpoints = Checkpoints(folder, identity, module.monitor, log, execution, writes=writes)
         with precision(model.network, execution):
             _run(task, module, checkpoints, log_dir, resume=resume)
         return _result(model, module, checkpoints, log, execution)

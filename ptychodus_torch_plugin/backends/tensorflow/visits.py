@@ -13,21 +13,14 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
 
-from ptychodus_torch_plugin.arrays import FloatArray, IndexArray, PositionArray
+from ptychodus_torch_plugin.arrays import IndexArray
 from ptychodus_torch_plugin.backends.tensorflow import physics
 from ptychodus_torch_plugin.backends.tensorflow.data import ScanTensors
 from ptychodus_torch_plugin.config import SweepConfig
-from ptychodus_torch_plugin.deflection import Deflection, moment_weights
-from ptychodus_torch_plugin.exposures import MOMENTS, Exposures, Refinement
-from ptychodus_torch_plugin.physics import Complex
-from ptychodus_torch_plugin.sweeps import (
-    Sweep,
-    crowding,
-    least_damping,
-    probe_interval,
-    probe_step,
-    shift_nodes_px,
-)
+from ptychodus_torch_plugin.deflection import moment_weights
+from ptychodus_torch_plugin.exposures import MOMENTS, Exposures
+from ptychodus_torch_plugin.sweeps import Sweep, probe_interval
+from ptychodus_torch_plugin.visiting import PoolVisits
 
 BATCHES_AT_ONCE, BYTES_AT_ONCE = 32, 2**25
 """Batches of a call, and bytes of their counts, at most."""
@@ -66,7 +59,7 @@ class Settings(NamedTuple):
     interval: Tensor
 
 
-class Visits:
+class Visits(PoolVisits):
     """Visits patterns of one scan, from the pool (k,) int64, under a probe (m, N, N)."""
 
     def __init__(
@@ -77,45 +70,18 @@ class Visits:
         probe: Tensor,
         exposures: Exposures | None = None,
     ) -> None:
-        self._scan, self._config = scan, config
-        where = scan.frame, scan.n_px, scan.positions_px
-        self.refinement = Refinement(*where, config, pool, exposures)
-        nodes_px = self._placed(exposures)
         centered = (probe * tf.cast(physics.checkerboard(scan.n_px), probe.dtype)).numpy()
-        self._crowding = crowding(self._corners[pool], centered, config.batch_size)
-        self._least_damping = least_damping(self._corners[pool], centered)
         valid = scan.valid.numpy() > 0
+        super().__init__(scan, valid, centered, config, pool, exposures)
+        self._scan = scan
         self._moments = tf.constant(moment_weights(valid))
-        self._deflection = Deflection(
-            scan.frame.shape, self._corners[pool], centered, valid, free_ramp=config.refine_probe
-        )
-        ramps = physics.shift_ramps(tf.constant(nodes_px), scan.n_px, probe.dtype)
+        ramps = physics.shift_ramps(tf.constant(self._nodes_px), scan.n_px, probe.dtype)
         self._kernel = physics.shift_kernel(ramps)
         per_batch = 4 * config.batch_size * scan.n_px**2
         at_most = max(1, min(BATCHES_AT_ONCE, BYTES_AT_ONCE // per_batch))
         # Of the whole scan: without some of its patterns it is not compiled again.
         self._at_once = min(at_most, math.ceil(len(scan) / config.batch_size))
         self._update = compiled if scan.on_host else traced
-
-    def _placed(self, exposures: Exposures | None) -> PositionArray:
-        """Look for the patterns where they lie, and as bright as they are; return the nodes."""
-        scan = self._scan.exposed(exposures)
-        remainders = np.zeros((len(scan), 2)) if scan.remainders is None else scan.remainders
-        nodes_px, weights = shift_nodes_px(remainders, moving=self._config.refine_positions)
-        both = (weights, weights) if exposures is None else exposures.weighed(weights)
-        self._corners, (self._weights, self._pull_weights) = scan.corners, both
-        return nodes_px
-
-    def missing_phase(self, change: Complex) -> FloatArray:
-        """Return the slow phase (h, w) that the object lacks after a change; see `Deflection`."""
-        expected, measured = self.refinement.moments()
-        return self._deflection.phase(measured, expected, change)
-
-    def correct(self, number: int, step: float) -> float:
-        """Correct intensities and positions; return by what the object has to grow."""
-        grown = self.refinement.correct(number, step)
-        self._placed(self.refinement.exposures)
-        return grown
 
     def sweep(
         self,
@@ -149,17 +115,15 @@ class Visits:
         return object_, probe
 
     def _settings(self, sweep: Sweep, interval: int) -> Settings:
-        config = self._config
-        length = sweep.step * probe_step(config, self._least_damping)
         return Settings(
             kernel=self._kernel,
             moments=self._moments,
             valid=self._scan.valid,
             background=self._scan.background,
-            damping=tf.constant(max(sweep.damping, self._least_damping), tf.float32),
+            damping=tf.constant(self._damped(sweep).damping, tf.float32),
             pull=tf.constant(sweep.step / self._crowding, tf.float32),
-            probe_damping=tf.constant(config.probe_damping, tf.float32),
-            probe_step=tf.constant(length, tf.float32),
+            probe_damping=tf.constant(self._config.probe_damping, tf.float32),
+            probe_step=tf.constant(self._probe_length(sweep), tf.float32),
             interval=tf.constant(interval, tf.int32),
         )
 
@@ -209,29 +173,17 @@ def _updated(
         interval = tf.maximum(settings.interval, 1)
         end = first + start + interval - (first + start) % interval - first
         end = tf.where(settings.interval > 0, tf.minimum(end, count), count)
-        probes, pulls = _beam(probe, settings)
+        beam = _beam(probe, settings)
 
         def visited(
             k: Tensor, object_: Tensor, _: Tensor, __: Tensor, figures: Tensor
         ) -> tuple[Tensor, ...]:
             batch = Batches(*(tf.gather(each, k) for each in batches))
-            starts, counts = batch.starts, batch.counts
-            weights, pull_weights = (
-                tf.cast(each, probes.dtype) for each in (batch.weights, batch.pull_weights)
+            pull, patches, change, seen = _demanded(
+                object_, batch, beam, settings, modes=modes, on_host=on_host, noted=noted
             )
-            patches = physics.window_patches(object_, starts, modes[-1], on_host=on_host)
-            shifted = _waves(weights @ probes, modes)
-            waves = physics.far_field(shifted * patches[:, None])
-            intensity = tf.reduce_sum(physics.absolute_square(waves), 1)
-            factor = physics.count_factor(intensity, counts, settings.valid, settings.background)
-            change = physics.near_field(waves * tf.cast(factor, waves.dtype)[:, None])
-            pull = tf.reduce_sum(_waves(pull_weights @ pulls, modes) * change, 1)
-            after = physics.with_patches_added(object_, starts, pull, on_host=on_host)
-            if noted:
-                seen = _moments(intensity, counts, settings)
-                if noted > MOMENTS:
-                    displacement = physics.displacement_figures(patches, shifted, change)
-                    seen = tf.concat([seen, displacement], 1)
+            after = physics.with_patches_added(object_, batch.starts, pull, on_host=on_host)
+            if seen is not None:
                 figures = tf.where(rows == k, seen[None], figures)
             return k + 1, after, patches, change, figures
 
@@ -254,6 +206,39 @@ def _updated(
     begin = tf.constant(0), object_, probe, figures
     _, object_, probe, figures = tf.while_loop(lambda k, *_: k < count, until_update, begin)
     return object_, probe, figures
+
+
+def _demanded(
+    object_: Tensor,
+    batch: Batches,
+    beam: tuple[Tensor, Tensor],
+    settings: Settings,
+    *,
+    modes: tuple[int, int, int],
+    on_host: bool,
+    noted: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return what is to be added to the patches of a batch (B, N, N), and what it was made of.
+
+    That is the patches (B, N, N), the change of their exit waves (B, m, N, N), and the figures of
+    their exposures (B, noted), if there are any.
+    """
+    probes, pulls = beam
+    weights, pull_weights = (
+        tf.cast(each, probes.dtype) for each in (batch.weights, batch.pull_weights)
+    )
+    patches = physics.window_patches(object_, batch.starts, modes[-1], on_host=on_host)
+    shifted = _waves(weights @ probes, modes)
+    waves = physics.far_field(shifted * patches[:, None])
+    intensity = tf.reduce_sum(physics.absolute_square(waves), 1)
+    factor = physics.count_factor(intensity, batch.counts, settings.valid, settings.background)
+    change = physics.near_field(waves * tf.cast(factor, waves.dtype)[:, None])
+    pull = tf.reduce_sum(_waves(pull_weights @ pulls, modes) * change, 1)
+    figures = _moments(intensity, batch.counts, settings) if noted else None
+    if noted > MOMENTS:
+        displacement = physics.displacement_figures(patches, shifted, change)
+        figures = tf.concat([figures, displacement], 1)
+    return pull, patches, change, figures
 
 
 def _moments(intensity: Tensor, counts: Tensor, settings: Settings) -> Tensor:

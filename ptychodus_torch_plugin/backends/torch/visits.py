@@ -10,27 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ptychodus_torch_plugin.arrays import FloatArray, IndexArray, PositionArray
+from ptychodus_torch_plugin.arrays import IndexArray
 from ptychodus_torch_plugin.backends.torch import physics
 from ptychodus_torch_plugin.backends.torch.data import ScanTensors
 from ptychodus_torch_plugin.config import SweepConfig
-from ptychodus_torch_plugin.deflection import Deflection, moment_weights
+from ptychodus_torch_plugin.deflection import moment_weights
 from ptychodus_torch_plugin.exposures import MOMENTS, Exposures, Refinement
-from ptychodus_torch_plugin.physics import Complex, Real
-from ptychodus_torch_plugin.sweeps import (
-    Sweep,
-    crowding,
-    least_damping,
-    probe_step,
-    shift_nodes_px,
-)
+from ptychodus_torch_plugin.physics import Real
+from ptychodus_torch_plugin.sweeps import Sweep
+from ptychodus_torch_plugin.visiting import PoolVisits
 
 LEAST_IN_A_LANE = 4
 """Patterns of a batch for which another thread is worth waking."""
@@ -155,7 +149,7 @@ def _flat(waves: Tensor) -> Tensor:
     return torch.view_as_real(waves).view(len(waves), -1)
 
 
-class Visits:
+class Visits(PoolVisits):
     """Visits patterns of one scan, from the pool (k,) int64, under a probe (m, N, N)."""
 
     def __init__(
@@ -166,22 +160,12 @@ class Visits:
         probe: Tensor,
         exposures: Exposures | None = None,
     ) -> None:
-        self._scan, self._config, self._dtype = scan, config, probe.real.dtype
-        where = scan.frame, scan.n_px, scan.positions_px
-        self.refinement = Refinement(*where, config, pool, exposures)
-        self._places = self._placed(exposures)
-        corners = self._places.scan.corners.cpu().numpy()
         centered = (probe * physics.checkerboard(scan.n_px, scan.device)).cpu().numpy()
-        self._crowding = crowding(corners[pool], centered, config.batch_size)
-        self._least_damping = least_damping(corners[pool], centered)
-        self._deflection = Deflection(
-            scan.frame.shape,
-            corners[pool],
-            centered,
-            scan.valid.cpu().numpy() > 0,
-            free_ramp=config.refine_probe,
-        )
-        self._beam = Beam(torch.from_numpy(self._nodes(scan)[0]).to(scan.device), probe)
+        valid = scan.valid.cpu().numpy() > 0
+        super().__init__(scan, valid, centered, config, pool, exposures)
+        self._scan, self._dtype = scan, probe.real.dtype
+        self._places = self._placed()
+        self._beam = Beam(torch.from_numpy(self._nodes_px).to(scan.device), probe)
         n_lanes = _lanes(scan.device, config.batch_size)
         size = -(-config.batch_size // n_lanes)
         self._lanes = [Lane(scan, self._beam, self.refinement, probe, size) for _ in range(n_lanes)]
@@ -201,34 +185,24 @@ class Visits:
         finally:
             torch.set_num_threads(before)
 
-    def _nodes(self, scan: ScanTensors) -> tuple[PositionArray, Real]:
-        remainders = np.zeros((len(scan), 2)) if scan.remainders is None else scan.remainders.cpu()
-        return shift_nodes_px(np.asarray(remainders), moving=self._config.refine_positions)
+    def _placed(self) -> Places:
+        scan = self._scan.exposed(self.refinement.exposures)
+        weights = self._on_device(self._weights)
+        if self._pull_weights is self._weights:
+            return Places(scan, weights, weights)
+        return Places(scan, weights, self._on_device(self._pull_weights))
 
-    def _placed(self, exposures: Exposures | None) -> Places:
-        scan = self._scan.exposed(exposures)
-        weights = self._nodes(scan)[1]
-        if exposures is None:
-            only = torch.from_numpy(weights).to(scan.device, self._dtype)
-            return Places(scan, only, only)
-        both = (torch.from_numpy(each) for each in exposures.weighed(weights))
-        return Places(scan, *(each.to(scan.device, self._dtype) for each in both))
-
-    def missing_phase(self, change: Complex) -> FloatArray:
-        """Return the slow phase (h, w) that the object lacks after a change; see `Deflection`."""
-        expected, measured = self.refinement.moments()
-        return self._deflection.phase(measured, expected, change)
+    def _on_device(self, weights: Real) -> Tensor:
+        return torch.from_numpy(weights).to(self._scan.device, self._dtype)
 
     def correct(self, number: int, step: float) -> float:
-        """Correct intensities and positions; return by what the object has to grow."""
-        grown = self.refinement.correct(number, step)
-        self._places = self._placed(self.refinement.exposures)
+        grown = super().correct(number, step)
+        self._places = self._placed()
         return grown
 
     def look(self, probe: Tensor, sweep: Sweep) -> None:
         """Visit with this probe from now on."""
-        damping = max(sweep.damping, self._least_damping)
-        self._beam.set(probe, replace(sweep, damping=damping), self._crowding)
+        self._beam.set(probe, self._damped(sweep), self._crowding)
 
     def update(
         self,
@@ -264,8 +238,7 @@ class Visits:
         assert isinstance(light, Tensor)
         damping = self._config.probe_damping
         floor = light * (1 - damping) + damping * light.max()
-        length = sweep.step * probe_step(self._config, self._least_damping)
-        probe.add_(self._beam.shifted_back(waves) / floor, alpha=length)
+        probe.add_(self._beam.shifted_back(waves) / floor, alpha=self._probe_length(sweep))
         self.look(probe, sweep)
 
 

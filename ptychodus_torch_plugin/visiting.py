@@ -1,0 +1,197 @@
+"""What visits of patterns have in common, whatever computes them.
+
+Where each pattern lies and how bright it is, how far a batch may move object and probe, and what is
+learnt from all visits of a sweep.  What a visit computes, and the symbols, are in `sweeps`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from ptychodus_torch_plugin.arrays import BoolArray, FloatArray, IndexArray, PositionArray
+from ptychodus_torch_plugin.config import SweepConfig
+from ptychodus_torch_plugin.deflection import Deflection
+from ptychodus_torch_plugin.exposures import Exposures, Refinement
+from ptychodus_torch_plugin.frame import ObjectFrame
+from ptychodus_torch_plugin.physics import Complex, Real
+
+if TYPE_CHECKING:
+    from ptychodus_torch_plugin.sweeps import Sweep
+
+FEW_PHOTONS = 5.0
+"""Photons per pixel of the object below which sweeps are damped in full from the start."""
+
+NODES = 3
+"""Nodes of the interpolated shift along each axis.
+
+Interpolation between Chebyshev nodes errs by less than 2 / n! (pi f / 2)^n of a wave of f cycles
+per pixel: 0.0026 at f = 1/8, where the far field of a probe that is sampled twice as finely as it
+has to be ends.
+"""
+
+
+class Placed(Protocol):
+    """A scan, as far as it says where its patterns lie."""
+
+    @property
+    def frame(self) -> ObjectFrame:
+        """The canvas."""
+
+    @property
+    def n_px(self) -> int:
+        """Side N of a pattern."""
+
+    @property
+    def positions_px(self) -> PositionArray:
+        """Patch centres (n, 2) float64 [y, x] on the object grid."""
+
+
+class PoolVisits:
+    """Visits patterns of one scan, from a pool.
+
+    Parameters
+    ----------
+    scan
+        Where the patterns lie.
+    valid : (N, N) bool
+        Where the detector counts.
+    probe : (m, N, N) complex
+        The first probe, centred.
+    config
+        Settings of the sweeps.
+    pool : (k,) int64
+        Patterns that are visited.
+    exposures
+        What is known of the patterns already.
+
+    Attributes
+    ----------
+    refinement
+        What the visits take down, and the exposures, which are corrected from it.
+    """
+
+    def __init__(
+        self,
+        scan: Placed,
+        valid: BoolArray,
+        probe: Complex,
+        config: SweepConfig,
+        pool: IndexArray,
+        exposures: Exposures | None,
+    ) -> None:
+        self._config, self._frame, self._n_px = config, scan.frame, scan.n_px
+        where = scan.frame, scan.n_px, scan.positions_px
+        self.refinement = Refinement(*where, config, pool, exposures)
+        self._place()
+        corners = self._corners[pool]
+        self._crowding = crowding(corners, probe, config.batch_size)
+        self._least_damping = least_damping(corners, probe)
+        self._deflection = Deflection(
+            scan.frame.shape, corners, probe, valid, free_ramp=config.refine_probe
+        )
+
+    def _place(self) -> None:
+        """Look for all patterns where they lie, and as bright as they are.
+
+        Their first pixels are `_corners` (n, 2) int64.  Of the nodes `_nodes_px` (k, 2) the shifted
+        probes have the weights `_weights` (n, k) float32, and what they pull with `_pull_weights`.
+        """
+        exposures, moving = self.refinement.exposures, self._config.refine_positions
+        self._corners, remainders = self._frame.corners(exposures.positions_px, self._n_px)
+        self._nodes_px, weights = shift_nodes_px(remainders, moving=moving)
+        self._weights, self._pull_weights = exposures.weighed(weights)
+
+    def missing_phase(self, change: Complex) -> FloatArray:
+        """Return the slow phase (h, w) that the object lacks after a change; see `Deflection`."""
+        expected, measured = self.refinement.moments()
+        return self._deflection.phase(measured, expected, change)
+
+    def correct(self, number: int, step: float) -> float:
+        """Correct intensities and positions; return by what the object has to grow."""
+        grown = self.refinement.correct(number, step)
+        self._place()
+        return grown
+
+    def _damped(self, sweep: Sweep) -> Sweep:
+        """Return a sweep with the damping that the scan needs at least."""
+        return replace(sweep, damping=max(sweep.damping, self._least_damping))
+
+    def _probe_length(self, sweep: Sweep) -> float:
+        """Return the length of an update of the probe."""
+        return sweep.step * probe_step(self._config, self._least_damping)
+
+
+def shift_nodes_px(
+    remainders_px: PositionArray, *, moving: bool = False
+) -> tuple[PositionArray, Real]:
+    """Return shifts between which those by `remainders_px` (n, 2) are interpolated.
+
+    They are the same whatever the remainders, if these are `moving`.
+
+    Returns
+    -------
+    nodes_px : (k, 2) float64
+        Shifts [dy, dx]: a grid of Chebyshev's nodes on [-0.5, 0.5], or one of zero if all
+        remainders are zero.
+    weights : (n, k) float32
+        What each counts for each remainder: products of Lagrange's polynomials.
+    """
+    if not (moving or np.any(remainders_px)):
+        return np.zeros((1, 2)), np.ones((len(remainders_px), 1), np.float32)
+    line = np.cos((2 * np.arange(NODES) + 1) * np.pi / (2 * NODES)) / 2
+    axes = np.ones((2, NODES, len(remainders_px)), np.float32)
+    for k, node in enumerate(line):
+        for other in np.delete(line, k):
+            axes[:, k] *= (remainders_px.T - other) / (node - other)
+    weights = (axes[0][:, None] * axes[1]).reshape(NODES**2, -1).T
+    nodes = np.stack(np.meshgrid(line, line, indexing='ij'), axis=-1).reshape(-1, 2)
+    return nodes, np.ascontiguousarray(weights)
+
+
+def crowding(corners: IndexArray, probe: Complex, batch_size: int) -> float:
+    """Return how many patterns of a batch share a place, or one if fewer do.
+
+    Parameters
+    ----------
+    corners : (n, 2) int64
+        First pixels of the patches that batches are drawn from.
+    probe : (m, N, N) complex
+        Two patterns share a place if they start in the same square; it has the area that the beam
+        would have at its peak intensity throughout.
+    batch_size
+        Patterns of a batch.
+    """
+    share, _ = _sharing(corners, probe)
+    return max(1.0, min(batch_size, len(corners)) * share)
+
+
+def least_damping(corners: IndexArray, probe: Complex) -> float:
+    """Return the damping that a scan needs at least: 1 if it has `FEW_PHOTONS` per pixel, or fewer.
+
+    Small dampings move dimly lit pixels as far as bright ones.  Of few photons that is noise, which
+    momentum repeats until it grows.  Photons are those at the peak of a probe that is scaled to the
+    counts, of all patterns that share a place; parameters are those of `crowding`.
+    """
+    share, peak = _sharing(corners, probe)
+    photons_per_px = peak * len(corners) * share
+    return FEW_PHOTONS / max(photons_per_px, FEW_PHOTONS)
+
+
+def probe_step(config: SweepConfig, least_damping: float) -> float:
+    """Return the length of an update of the probe under a full step of the object.
+
+    Few photons per pixel teach no probe: it is shorter the more a scan has to be damped
+    (`least_damping`), and zero where there are fewer than two times `FEW_PHOTONS`.
+    """
+    return config.probe_step * max(0.0, 1 - (2 * least_damping) ** 2)
+
+
+def _sharing(corners: IndexArray, probe: Complex) -> tuple[float, float]:
+    """Return the chance that two patterns share a place, and the peak intensity of the probe."""
+    power = np.sum(np.abs(np.asarray(probe, np.complex128)) ** 2, axis=0)
+    side_px = max(1, round(float(np.sqrt(power.sum() / power.max()))))
+    _, counts = np.unique(corners // side_px, axis=0, return_counts=True)
+    return float(np.sum((counts / len(corners)) ** 2)), float(power.max())
