@@ -25,6 +25,12 @@ from tests.parity.sweeping import (
     uneven,
 )
 
+EITHER = pytest.mark.parametrize(
+    'config',
+    [pytest.param(SETTINGS, marks=pytest.mark.slow), REFINING],
+    ids=['probe kept', 'probe refined'],
+)
+
 
 def both(scene, config, sweeps, *, double=False, on_host=True, pool=None, seed=3):
     """Run the same sweeps in both worlds; return (object, probe) of each and where light fell."""
@@ -66,7 +72,8 @@ def test_ten_sweeps_in_single_precision(scene, config, on_host, monkeypatch):
     assert_close(actual[1], expected[1], TOLERANCES['ten sweeps'], dtype=np.complex64)
 
 
-@CONFIGS
+# With the probe kept: `test_sweeps_that_refine_exposures` sweeps over pools, too.
+@EITHER
 def test_sweeps_over_a_pool(scene, config):
     pool = np.array([1, 4, 5, 8, 9, 13, 20, 22, 27, 29])
     sweeps = [plain.Sweep(0.5, 0.7, 0.6), plain.Sweep(0.8, 1.0, 0.0), plain.Sweep(1.0, 0.5, 0.0)]
@@ -114,7 +121,8 @@ def test_sweeps_that_refine_exposures(scene, wanted, pool):
         assert changed == (name.split('_')[0].removesuffix('ies') in ' '.join(wanted))
 
 
-@CONFIGS
+# With the probe kept: `test_ten_sweeps_are_the_same_algorithm` looks whether it moves.
+@EITHER
 def test_sweeps_leave_their_start_alone(scene, config):
     start = scene.state
     before = start.object_.numpy().copy(), start.probe.numpy().copy()
