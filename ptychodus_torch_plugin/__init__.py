@@ -1,6 +1,6 @@
 """Physics-informed neural ptychography for Ptychodus, with interchangeable backends.
 
-    from ptychodus_torch_plugin import read_scan, reconstruct, train
+    from ptychodus_torch_plugin import read_scan, reconstruct, train, with_sweeps
 
     scan = read_scan('scan.h5')
     model = train([scan])
@@ -62,6 +62,7 @@ _HOMES = {
     'simulate_scan': 'simulate',
     'train': 'api',
     'update_legacy_dict': 'legacy',
+    'with_sweeps': 'api',
     'write_scan': 'files.writing',
 }
 
@@ -92,6 +93,7 @@ __all__ = [
     'simulate_scan',
     'train',
     'update_legacy_dict',
+    'with_sweeps',
     'write_scan',
 ]
 

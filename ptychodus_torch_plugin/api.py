@@ -7,7 +7,7 @@ and a missing one is an error that says how to install it.
 from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -287,11 +287,11 @@ def reconstruct(
     Raises
     ------
     ShapeError
-        If the model was made for another N.
+        If the model is a 'cnn' for another N.
     InterruptedError
         If `should_stop` answered yes.
     """
-    check_size(scan, model.config)
+    check_fits(scan, model.config)
     return model.trained.reconstruct(
         scan,
         inference or InferenceConfig(),
@@ -301,6 +301,46 @@ def reconstruct(
     )
 
 
+def with_sweeps(
+    model: Model,
+    *,
+    sweeps_before: int | None = None,
+    sweeps_after: int | None = None,
+    **changes: Any,
+) -> Model:
+    """Return the same network between other sweeps.
+
+    A network on the canvas corrects what sweeps have made of a scan, however they did it.
+
+    Parameters
+    ----------
+    model
+        A model that is no 'cnn'.
+    sweeps_before, sweeps_after
+        Numbers of sweeps before and after the network; `None` leaves the model's own.
+    changes
+        Settings of `config.SweepConfig`, e.g. ``probe_modes=3``; all others stay.
+
+    Raises
+    ------
+    ConfigError
+        If the model is a 'cnn', or a setting is not known or out of range.
+    """
+    if model.config.architecture == 'cnn':
+        raise ConfigError(
+            "sweeps were to be changed, but the model is a 'cnn', which has none before it; "
+            "expected 'unrolled' or 'none'."
+        )
+    numbers = {'sweeps_before': sweeps_before, 'sweeps_after': sweeps_after}
+    values = model.config.to_json()
+    values |= {name: number for name, number in numbers.items() if number is not None}
+    values['sweeps'] = values['sweeps'] | changes
+    config = ModelConfig.parse(values, source='sweeps')
+    trained = model.backend.build(config, model.trained.calibration)
+    trained.import_weights(model.trained.export_weights())
+    return replace(model, trained=trained)
+
+
 def load_bundle(
     path: str | Path,
     *,
@@ -308,6 +348,8 @@ def load_bundle(
     legacy_dict: MutableMapping[str, Any] | None = None,
 ) -> Model:
     """Return the model in a bundle, or in a folder that holds one, for any backend.
+
+    'pretrained' is the model that comes with this package, unless a file is called like that.
 
     `legacy_dict` gets the settings in the bundle, before the backend is looked at (see `train`).
 
@@ -348,12 +390,21 @@ def load_bundle(
 
 
 def check_size(scan: ScanData, config: ModelConfig) -> None:
-    """Raise `ShapeError` if a scan has patterns of another size than a model takes."""
+    """Raise `ShapeError` if a scan has patterns of another size N than a model."""
     if scan.n_px != config.N:
         raise ShapeError(
             f'{scan.name}: patterns are {scan.n_px} x {scan.n_px} px, but the model is for N = '
             f'{config.N}. Crop the detector to {config.N} px, or train a model for {scan.n_px}.'
         )
+
+
+def check_fits(scan: ScanData, config: ModelConfig) -> None:
+    """Raise `ShapeError` if a model cannot reconstruct a scan because of the size N.
+
+    Only 'cnn' looks at patterns; what other networks look at, the object, has no N.
+    """
+    if config.architecture == 'cnn':
+        check_size(scan, config)
 
 
 def _record(row: dict[str, Any]) -> EpochRecord:

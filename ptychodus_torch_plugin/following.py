@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ptychodus_torch_plugin.api import Model
+from ptychodus_torch_plugin.api import Model, check_fits
 from ptychodus_torch_plugin.arrays import ComplexArray, FloatArray, IndexArray
 from ptychodus_torch_plugin.backends.protocol import (
     OnEvent,
@@ -37,7 +37,6 @@ from ptychodus_torch_plugin.errors import (
     PluginError,
     ScanFileError,
     ScanValueError,
-    ShapeError,
 )
 from ptychodus_torch_plugin.files.growing import ScanSoFar
 from ptychodus_torch_plugin.frame import ObjectFrame
@@ -213,7 +212,7 @@ class _Live:
 
         It takes as many as there is time for until the next preview, and says whether it took any.
         """
-        _check_size(scan, self._model)
+        check_fits(scan, self._model.config)
         if scan.n_patterns < self._model.config.patterns_per_group:
             return False  # not one group yet
         frame = _grown(self._frame, scan)
@@ -354,12 +353,3 @@ def _placed(scan: ScanData, frame: ObjectFrame) -> ScanData:
     grid = np.broadcast_to(np.ones((), np.complex64), frame.shape)
     positions = scan.positions_px - np.asarray(frame.origin_px)
     return replace(scan, positions_px=positions, object_guess=grid)
-
-
-def _check_size(scan: ScanData, model: Model) -> None:
-    if scan.n_px != model.config.N:
-        raise ShapeError(
-            f'{scan.name}: patterns are {scan.n_px} x {scan.n_px} px, but the model is for N = '
-            f'{model.config.N}. Crop the detector to {model.config.N} px, or train a model for '
-            f'{scan.n_px}.'
-        )

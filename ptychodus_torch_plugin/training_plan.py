@@ -1,13 +1,15 @@
 """What training sees, and when: framework-free, so that every backend draws the same.
 
 A *view* of a scan is what one prepared object was made from: all counts (`objective='poisson'`), or
-one binomial part of them, whose complement the loss then scores (`objective='thinned'`).  Thinning
+one binomial part of them.  Its complement is what the loss then scores (`objective='thinned'`), or
+what the object is made from with which the loss compares (`objective='thinned-objects'`).  Thinning
 splits a Poisson count into two independent Poisson counts, so a network cannot predict the noise of
 the part it is scored on (count splitting; compare Noise2Self, Batson & Royer, ICML 2019).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -25,6 +27,14 @@ MIN_WINDOW_PX = 160
 INTEGER_TOLERANCE = 0.01
 MIN_BLOCK_PX = 1e-6
 EQUAL_PARTS = 0.5
+
+LOOKS = 4
+"""How often an epoch sees each pixel of an object that is compared with another one, each time
+turned or mirrored at random."""
+TURNS = 8
+"""Quarter turns, and those of the mirror image: an object has no preferred direction."""
+PHASE_RAD = 0.5
+"""Standard deviation of the phase that is added to both, for large objects drift in phase."""
 
 
 def held_out_indices(scan: ScanData, fraction: float, seed: int) -> IndexArray:
@@ -78,30 +88,65 @@ def thin(patterns: FloatArray, fraction: float, seed: Sequence[int], first: int 
 
 @dataclass(frozen=True)
 class View:
-    """One prepared object: scan number, thinning number (-1: all counts) and which part it saw."""
+    """What one object is prepared from.
+
+    Attributes
+    ----------
+    scan
+        Number of the scan.
+    thinning
+        Number of the thinning; -1: all counts.
+    part
+        Which part of the thinning.
+    fraction
+        Share of all counts that is in the thinning's part 0.
+    """
 
     scan: int
     thinning: int = -1
     part: int = 0
+    fraction: float = EQUAL_PARTS
 
-    def share(self, fraction: float) -> float:
-        """Return the share of the counts that the sweeps of this view see."""
+    @property
+    def share(self) -> float:
+        """Share of the counts that the sweeps of this view see."""
         if self.thinning < 0:
             return 1.0
-        return fraction if self.part == 0 else 1 - fraction
+        return self.fraction if self.part == 0 else 1 - self.fraction
+
+    @property
+    def other(self) -> View:
+        """The view of the other part."""
+        return replace(self, part=1 - self.part)
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimiser step: a view, the first pixel of its window, and the patterns to score.
+    """One optimiser step.
 
-    A step of weight 0 only makes up the number of steps, where ranks share an epoch.
+    Attributes
+    ----------
+    view
+        Number of the view.
+    window
+        First pixel [y, x] of the part of the canvas that is seen.
+    patterns : (k,) int64
+        Those to score, all inside the window.
+    weight
+        0 for a step that only makes up the number of steps, where ranks share an epoch.
+    turn
+        How object and target are turned, if they are compared: quarter turns, + 4 for the mirror
+        image.
+    phase_rad
+        Phase that is added to both of them.
     """
 
     view: int
     window: tuple[int, int]
     patterns: IndexArray
     weight: float = 1.0
+    turn: int = 0
+    phase_rad: float = 0.0
 
 
 def _window_px(config: TrainingConfig, n_px: int) -> int:
@@ -157,11 +202,21 @@ class TrainingPlan:
             yield from (View(scan) for scan in range(n_scans))
             return
         thinnings = self.config.thinnings or max(1, -(-THINNINGS_IN_ALL // n_scans))
-        # Equal halves can change roles; of unequal parts the sweeps see the one that was asked for.
-        parts = (0, 1) if self.config.thinning_fraction == EQUAL_PARTS else (0,)
         for scan in range(n_scans):
             for thinning in range(thinnings):
-                yield from (View(scan, thinning, part) for part in parts)
+                view = View(scan, thinning, 0, self._fraction(scan, thinning))
+                yield view
+                # Equal halves can change roles; of unequal parts the sweeps see the first.
+                if view.fraction == EQUAL_PARTS:
+                    yield view.other
+
+    def _fraction(self, scan: int, thinning: int) -> float:
+        """Return the share of the counts that part 0 of a thinning has."""
+        most, least = self.config.thinning_fraction, self.config.least_fraction
+        if least is None:
+            return most
+        rng = np.random.default_rng([self.config.seed, scan, thinning])
+        return float(least * (most / least) ** rng.uniform())
 
     def seen_counts(self, view: View, indices: IndexArray | None = None) -> Patterns:
         """Return the counts (n, N, N) that the sweeps of `view` see; maybe on disk, if all."""
@@ -190,25 +245,49 @@ class TrainingPlan:
         if view.thinning < 0:
             return patterns
         seed = (self.config.seed, view.scan, view.thinning)
-        fraction = self.config.thinning_fraction
         first_part = np.concatenate(
-            [thin(p[None], fraction, seed, int(i)) for p, i in zip(patterns, indices, strict=True)]
+            [
+                thin(p[None], view.fraction, seed, int(i))
+                for p, i in zip(patterns, indices, strict=True)
+            ]
         )
         if (view.part == 0) == seen:
             return first_part
         return np.asarray(np.rint(patterns) - first_part, dtype=np.float32)
 
     def steps(self, epoch: int) -> list[Step]:
-        """Return the steps of epoch `epoch` (counted from 0): each view about once per pattern."""
+        """Return the steps of epoch `epoch` (counted from 0)."""
         rng = np.random.default_rng([self.config.seed, 1 + epoch])
-        per_step = self.config.patterns_per_step
         order = [
             number
             for number, view in enumerate(self.views)
-            for _ in range(max(1, round(len(self.pools[view.scan]) / per_step)))
+            for _ in range(max(1, round(self._visits(view.scan))))
         ]
         steps = [self._step(int(number), rng) for number in rng.permutation(order)]
+        if self.compares_objects:
+            steps = [
+                replace(step, turn=int(rng.integers(TURNS)), phase_rad=rng.normal(0, PHASE_RAD))
+                for step in steps
+            ]
         return [replace(step, weight=weight) for step, weight in self._shard.dealt(steps)]
+
+    @property
+    def swept_views(self) -> list[View]:
+        """All views from which an object is made: to be corrected, or to be compared with."""
+        if not self.compares_objects:
+            return self.views
+        return list(dict.fromkeys(each for view in self.views for each in (view, view.other)))
+
+    @property
+    def compares_objects(self) -> bool:
+        """Whether objects are compared, not patterns."""
+        return self.config.objective == 'thinned-objects'
+
+    def _visits(self, scan: int) -> float:
+        """Return how often an epoch visits each view of a scan."""
+        if self.compares_objects:
+            return LOOKS * math.prod(self._frames[scan].shape) / math.prod(self.window_shape(scan))
+        return len(self.pools[scan]) / self.config.patterns_per_step
 
     def _step(self, number: int, rng: np.random.Generator) -> Step:
         """Draw a window around a random pattern, and patterns that lie wholly inside it."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ptychodus_torch_plugin.api import Model, load_bundle, reconstruct, train
+from ptychodus_torch_plugin.api import Model, check_fits, load_bundle, reconstruct, train
 from ptychodus_torch_plugin.arrays import FloatArray
 from ptychodus_torch_plugin.backends.protocol import (
     OnEvent,
@@ -18,7 +18,6 @@ from ptychodus_torch_plugin.backends.protocol import (
     never_stop,
 )
 from ptychodus_torch_plugin.config import ExecutionConfig, RunConfig
-from ptychodus_torch_plugin.errors import ConfigError
 from ptychodus_torch_plugin.legacy import update_legacy_dict
 from ptychodus_torch_plugin.scan import ScanData
 
@@ -79,11 +78,8 @@ def run_workflow(
     execution = apply_overrides(run.execution, execution_overrides or {})
     start = None if run.resume_from is None else load_bundle(run.resume_from, backend=run.backend)
     config = run.model if start is None or 'model' in run.model_fields_set else start.config
-    if test_scan is not None and test_scan.n_px != config.N:
-        raise ConfigError(
-            f'{test_scan.name} has patterns of {test_scan.n_px} px, but the model is for N = '
-            f'{config.N}; expected scans of one size. Crop the detector.'
-        )
+    if test_scan is not None:
+        check_fits(test_scan, config)
     model = train(
         scans,
         config,

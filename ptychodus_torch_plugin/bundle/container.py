@@ -29,6 +29,7 @@ from ptychodus_torch_plugin.bundle.limits import (
     REQUIRED_MEMBERS,
     TOTAL_BYTES,
 )
+from ptychodus_torch_plugin.bundle.shipped import SHIPPED_FILE, is_shipped
 from ptychodus_torch_plugin.bundle.zip_checks import (
     check_compression,
     check_end_record,
@@ -117,7 +118,7 @@ def check_sizes(sizes: Mapping[str, int], source: str) -> None:
 
 @contextmanager
 def open_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Open the file that holds a model, or the one in a folder, for reading.
+    """Open the file that holds a model, the one in a folder, or the one of the package, to read.
 
     Raises
     ------
@@ -145,6 +146,8 @@ def _find_file(path: Path) -> Path:
             f'The folder {path} holds no bundle; expected {" or ".join(FILE_NAMES)} in it. '
             'Name the file itself if it is called otherwise.'
         )
+    if is_shipped(path):
+        return SHIPPED_FILE
     if not path.exists():
         raise BundleNotFoundError(f'There is no file {path}; expected a model bundle.')
     if not path.is_file():

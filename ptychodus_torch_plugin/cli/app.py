@@ -21,6 +21,7 @@ from ptychodus_torch_plugin.cli.infer import infer
 from ptychodus_torch_plugin.cli.inspect import inspect
 from ptychodus_torch_plugin.cli.launching import ManyProcesses, launch
 from ptychodus_torch_plugin.cli.options import one_spelling
+from ptychodus_torch_plugin.cli.pretrain import pretrain
 from ptychodus_torch_plugin.cli.quality import quality
 from ptychodus_torch_plugin.cli.report import printable
 from ptychodus_torch_plugin.cli.shim import install_shim, uninstall_shim
@@ -52,7 +53,7 @@ app = typer.Typer(
 for command in (demo, simulate, convert, train, infer, inspect, evaluate):
     app.command(**COMMON)(command)
 app.command(context_settings=OPTIONS_OF_PTYCHODUS)(gui)
-for tool in (bench, quality, doctor, install_shim, uninstall_shim):
+for tool in (bench, quality, pretrain, doctor, install_shim, uninstall_shim):
     app.command(**COMMON)(tool)
 
 

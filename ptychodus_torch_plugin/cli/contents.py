@@ -15,6 +15,7 @@ import numpy as np
 from ptychodus_torch_plugin.bundle.archive import read_manifest
 from ptychodus_torch_plugin.bundle.container import FILE_NAMES
 from ptychodus_torch_plugin.bundle.limits import WEIGHTS
+from ptychodus_torch_plugin.bundle.shipped import is_shipped
 from ptychodus_torch_plugin.cli.model_conversion import describe_model
 from ptychodus_torch_plugin.errors import ScanFileError
 from ptychodus_torch_plugin.files.array_headers import Header, array_headers
@@ -57,6 +58,8 @@ def stored_arrays(path: Path) -> dict[str, str]:
 
 def _is_bundle(path: Path) -> bool:
     """Whether a path is meant as a bundle: a zip archive without NumPy arrays, or its folder."""
+    if is_shipped(path):
+        return True
     if path.is_dir():
         return any((path / name).exists() for name in FILE_NAMES)
     if path.suffix == '.zip':

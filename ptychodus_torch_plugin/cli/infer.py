@@ -59,6 +59,7 @@ def infer(
 ) -> None:
     """Reconstruct the object of a scan.
 
+    Without --model_path a model that comes with the package does it, without any training.
     Writes it as a Ptychodus product, as arrays and as a picture, with R-factors on the fitted
     patterns and on patterns that a second reconstruction never saw.
     Several processes, of torchrun or srun, share the work of a 'cnn'; the first one writes.
@@ -69,8 +70,9 @@ def infer(
     share = share_of(part, merge=merge, rank=rank)
     several = share is not None or not rank.alone
     check_follow(following, reading, several=several)
-    check_choice(model_path, sweeps)
-    chosen = {**given(inference), **given(execution), **given(sweeps)}
+    model_path = check_choice(model_path, sweeps)
+    around = {} if model_path is not None else given(sweeps)
+    chosen = {**given(inference), **given(execution), **around}
     chosen = replace_device(chosen, device)
     chosen = check_half(half, chosen, alone=not (several or following.follow))
     with (
@@ -78,7 +80,7 @@ def infer(
         output_folder(out, writes=rank.first) as folder,
         parts_folder(out, share),
     ):
-        model = None if model_path is None else load(model_path, backend, display)
+        model = None if model_path is None else load(model_path, backend, sweeps, display)
         check_fit(model, gridsize, chosen, in_parts=share is not None)
         source = begun(test_data, following, reading, display) if following.follow else None
         scan = read_one(test_data, reading, display) if source is None else source.scan()

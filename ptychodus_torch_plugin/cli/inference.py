@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ptychodus_torch_plugin.bundle.shipped import PRETRAINED, is_shipped
 from ptychodus_torch_plugin.cli.following import FollowOptions, follow_into
 from ptychodus_torch_plugin.cli.halves import Taken
 from ptychodus_torch_plugin.cli.inference_options import CNN_SETTINGS, SweepOptions
@@ -25,27 +26,27 @@ if TYPE_CHECKING:
     from ptychodus_torch_plugin.scan import ScanData
 
 
-def check_choice(model_path: Path | None, sweeps: SweepOptions) -> None:
-    """See that either a model or sweeps alone were asked for."""
-    if model_path is None and sweeps.architecture is None:
-        raise ConfigError(
-            'no model was given; expected --model_path PATH, or --architecture none for physics '
-            'sweeps alone.'
-        )
-    if model_path is not None and given(sweeps):
+def check_choice(model_path: Path | None, sweeps: SweepOptions) -> Path | None:
+    """Return the model to take, the package's own if none was named; None for sweeps alone."""
+    if model_path is None:
+        return Path(PRETRAINED) if sweeps.architecture is None else None
+    if sweeps.architecture is not None or (given(sweeps) and not is_shipped(model_path)):
         raise ConfigError(
             f'{model_path} says how many sweeps and probe modes it takes; expected no '
             '--architecture, --sweeps, --probe-modes or --refine-probe along with a model. '
             '--refine sets the sweeps after the network.'
         )
+    return model_path
 
 
-def load(path: Path, backend: str | None, display: Display) -> Model:
-    """Return the model in a bundle."""
+def load(path: Path, backend: str | None, sweeps: SweepOptions, display: Display) -> Model:
+    """Return the model in a bundle, with the sweeps that were asked for."""
     with display.busy(f'Loading {path.name}'):
-        from ptychodus_torch_plugin.api import load_bundle
+        from ptychodus_torch_plugin.api import load_bundle, with_sweeps
 
-        return load_bundle(path, backend=backend)
+        model = load_bundle(path, backend=backend)
+        changes = {name.split('.')[-1]: value for name, value in given(sweeps).items()}
+        return with_sweeps(model, **changes) if changes else model
 
 
 def check_fit(

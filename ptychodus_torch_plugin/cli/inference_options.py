@@ -26,7 +26,8 @@ ModelPath = Annotated[
     typer.Option(
         '--model_path',
         metavar='PATH',
-        help='Model bundle (wts.h5.zip), or the folder that holds it.',
+        help='Model bundle (wts.h5.zip), or the folder that holds it. [default: pretrained, the '
+        'one that comes with the package]',
     ),
 ]
 Truth = Annotated[
@@ -44,7 +45,7 @@ Gridsize = Annotated[
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """Sweeps alone, without a trained model."""
+    """Sweeps alone, or those around the network of the package's own model."""
 
     SETTINGS: ClassVar[dict[str, str]] = {
         'architecture': 'model.architecture',
@@ -57,11 +58,18 @@ class SweepOptions:
 
     architecture: Annotated[
         Literal['none'] | None,
-        typer.Option(help='none: no model, physics sweeps alone. The next five options go along.'),
+        typer.Option(
+            help='none: no network, physics sweeps alone. The next five options go along with '
+            'this, or with the pretrained model.'
+        ),
     ] = None
     sweeps: Annotated[
         int | None,
-        setting('--sweeps', default='20', what='Whole-scan physics sweeps without a model.'),
+        setting(
+            '--sweeps',
+            default='20',
+            what='Whole-scan physics sweeps, before the network if there is one.',
+        ),
     ] = None
     probe_modes: Modes = None
     refine_probe: RefineProbe = None

@@ -75,7 +75,7 @@ class ModelOptions:
     ] = None
     refine: Annotated[
         int | None,
-        setting('--refine', default='3, for cnn 0', what='Sweeps after the network; 0: off.'),
+        setting('--refine', default='0', what='Sweeps after the network.'),
     ] = None
     probe_modes: Modes = None
     refine_probe: RefineProbe = None

@@ -116,6 +116,7 @@ def _load(run_file: Path | None) -> RunConfig | None:
 def _with_bundle(run: RunConfig | None, path: Path) -> RunConfig:
     """Return the settings of a run that starts from a bundle: its model, and its training."""
     from ptychodus_torch_plugin.bundle.archive import read_manifest
+    from ptychodus_torch_plugin.bundle.shipped import is_shipped
     from ptychodus_torch_plugin.config import ModelConfig, RunConfig
 
     manifest = read_manifest(path)
@@ -125,7 +126,7 @@ def _with_bundle(run: RunConfig | None, path: Path) -> RunConfig:
     values['model'] = model.to_json()
     values['training'] = (manifest.training_settings or {}) | values.get('training', {})
     # Whoever resumes this run later may stand in another folder.
-    values['resume_from'] = str(path.resolve())
+    values['resume_from'] = str(path if is_shipped(path) else path.resolve())
     return RunConfig.parse(values, source=f'{path}: settings')
 
 

@@ -9,7 +9,7 @@ import typer
 from ptychodus_torch_plugin.cli.options import setting
 from ptychodus_torch_plugin.errors import ConfigError
 
-Objective = Literal['thinned', 'poisson']
+Objective = Literal['thinned-objects', 'thinned', 'poisson']
 Monitor = Literal['val_loss', 'train_loss']
 Mode = Literal['min', 'max']
 
@@ -58,8 +58,9 @@ class TrainingOptions:
         Objective | None,
         setting(
             '--objective',
-            default='thinned for unrolled, poisson for cnn',
-            what='thinned: cannot learn the noise, needs whole counts; poisson: all counts.',
+            default='thinned-objects for unrolled, poisson for cnn',
+            what='thinned-objects, thinned: compare with the object, or the patterns, of other '
+            'photons, and need whole counts; poisson: all counts.',
         ),
     ] = None
     epochs: Annotated[

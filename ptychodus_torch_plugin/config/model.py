@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -52,8 +52,8 @@ class ModelConfig(Settings):
     """Side of a diffraction pattern in pixels."""
     sweeps: SweepConfig = SweepConfig()
     """How a sweep works."""
-    sweeps_after: Count = 3
-    """Sweeps after the network (unless given, 0 for 'cnn'); `refine` overrides it."""
+    sweeps_after: Count = 0
+    """Sweeps after the network; `refine` overrides it."""
 
     # 'unrolled' and 'none'
     sweeps_before: Positive = 20
@@ -90,13 +90,6 @@ class ModelConfig(Settings):
     input_scaling: Literal['training', 'scan'] = 'training'
     """What the input is normalised by: the mean counts of the training scans, or, as PtychoPINN
     does, those of whichever scan is looked at."""
-
-    @model_validator(mode='before')
-    @classmethod
-    def _fill_in(cls, values: Any) -> Any:
-        if isinstance(values, dict) and values.get('architecture') == 'cnn':
-            return {'sweeps_after': 0, **values}
-        return values
 
     @model_validator(mode='after')
     def _check_n(self) -> Self:

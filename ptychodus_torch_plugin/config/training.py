@@ -14,10 +14,11 @@ from ptychodus_torch_plugin.errors import ConfigError
 class TrainingConfig(Settings):
     """What a network learns from; travels in the bundle."""
 
-    objective: Literal['thinned', 'poisson'] | None = None
-    """'thinned': the network sees one binomial part of the counts, the loss the other, so that it
-    cannot learn the noise.  'poisson': both see all counts.  None takes 'thinned' for 'unrolled'
-    and 'poisson' for 'cnn'."""
+    objective: Literal['thinned-objects', 'thinned', 'poisson'] | None = None
+    """'thinned-objects': the network sees the object of one binomial part of the counts, and is
+    compared with that of the other part, so that it cannot learn the noise.  'thinned': it is
+    scored by the likelihood of the other part.  'poisson': network and likelihood see all counts.
+    None takes 'thinned-objects' for 'unrolled' and 'poisson' for 'cnn'."""
     epochs: Positive = 12
     """Passes over the training patterns: each prepared object ('unrolled') or each group ('cnn')
     is visited about once per pattern."""
@@ -35,6 +36,10 @@ class TrainingConfig(Settings):
     """Independent thinnings of each scan; None takes four for one scan, fewer for many."""
     thinning_fraction: float = Field(0.5, gt=0.0, lt=1.0)
     """Share of the counts that the sweeps see."""
+    least_fraction: float | None = Field(None, gt=0.0, lt=1.0)
+    """With it the share is drawn anew for each thinning, from `least_fraction` to
+    `thinning_fraction`, all orders of magnitude alike: one bright scan teaches all doses below
+    it."""
 
     # 'cnn'
     batch_size: Positive = 16
@@ -64,6 +69,15 @@ class TrainingConfig(Settings):
     """Whether the factor between the network's amplitudes and the object's is trained as well."""
 
     @model_validator(mode='after')
+    def _check_fractions(self) -> Self:
+        if self.least_fraction is not None and self.least_fraction > self.thinning_fraction:
+            raise ValueError(
+                f'least_fraction = {self.least_fraction} is more than thinning_fraction = '
+                f'{self.thinning_fraction}; expected at most as much'
+            )
+        return self
+
+    @model_validator(mode='after')
     def _check_held_out(self) -> Self:
         if self.held_out_fraction > 0.5:
             raise ValueError(
@@ -91,13 +105,13 @@ class TrainingConfig(Settings):
                 )
         if cnn:
             return self._for_cnn(model)
-        return self.model_copy(update={'objective': self.objective or 'thinned'})
+        return self.model_copy(update={'objective': self.objective or 'thinned-objects'})
 
     def _for_cnn(self, model: ModelConfig) -> TrainingConfig:
-        if self.objective == 'thinned':
+        if self.objective not in (None, 'poisson'):
             raise ConfigError(
-                "objective = 'thinned' is for architecture 'unrolled', but the model is 'cnn'; "
-                "expected 'poisson'."
+                f"objective = {self.objective!r} is for architecture 'unrolled', but the model is "
+                "'cnn'; expected 'poisson'."
             )
         physical = model.model_type == 'pinn'
         weights = {
@@ -127,7 +141,13 @@ CNN_TRAINING_FIELDS = (
     'intensity_scale_trainable',
 )
 """Settings of `TrainingConfig` that mean something for 'cnn' alone."""
-UNROLLED_TRAINING_FIELDS = ('patterns_per_step', 'window_px', 'thinnings', 'thinning_fraction')
+UNROLLED_TRAINING_FIELDS = (
+    'patterns_per_step',
+    'window_px',
+    'thinnings',
+    'thinning_fraction',
+    'least_fraction',
+)
 """Those that mean something for 'unrolled' alone."""
 
 

@@ -42,8 +42,6 @@ class Entry:
         Name in the settings file, in Ptychodus' style.
     label
         Name in the panel, with its unit.
-    may_be_left
-        Whether it may be 'automatic' although None is no value of it.
     own_default, own_maximum
         Stand for those of the settings class.
     """
@@ -52,7 +50,6 @@ class Entry:
     path: str
     key: str
     label: str
-    may_be_left: bool = False
     own_default: float | str | None = None
     own_maximum: float | None = None
 
@@ -69,7 +66,7 @@ class Entry:
     @property
     def automatic(self) -> Any:
         """What stands for 'automatic'; None if the setting always has a value."""
-        if self.own_default is not None or not (self.may_be_left or 'anyOf' in self._schema):
+        if self.own_default is not None or 'anyOf' not in self._schema:
             return None
         return AUTOMATIC if self.kind == 'string' else self._schema['minimum'] - 1
 
@@ -110,8 +107,6 @@ class Entry:
     def range(self) -> str:
         """Default and numbers that it takes, in words."""
         default = AUTOMATIC if self.default == self.automatic else self.default
-        if self.may_be_left:
-            default = f'{AUTOMATIC} ({self._schema["default"]})'
         if self.kind == 'boolean':
             default = 'on' if self.default else 'off'
         if self.kind not in ('integer', 'number'):
@@ -142,7 +137,7 @@ BASIC = (
     Entry(MODEL, ARCHITECTURE, 'Architecture', 'Network Family'),
     Entry(MODEL, 'model.gridsize', 'GridSize', 'Grid Size'),
     Entry(MODEL, 'model.sweeps_before', 'NumSweepsBefore', 'Sweeps Before'),
-    Entry(MODEL, 'model.sweeps_after', 'NumSweepsAfter', 'Sweeps After', may_be_left=True),
+    Entry(MODEL, 'model.sweeps_after', 'NumSweepsAfter', 'Sweeps After'),
     Entry(MODEL, 'model.sweeps.refine_probe', 'RefineProbe', 'Refine Probe'),
     Entry(MODEL, 'model.sweeps.probe_modes', 'NumProbeModes', 'Probe Modes'),
     Entry(TRAINING, 'training.objective', 'Objective', 'Objective'),

@@ -1,13 +1,15 @@
 """Training of the unrolled network, without labels.
 
-`training_plan` says what is drawn when; here are the sweeps that prepare the views, and the
-likelihood of the patterns that the network's object predicts.
+`training_plan` says what is drawn when; here are the sweeps that prepare the views, and what the
+network's object is scored by: another object, or the likelihood of the patterns that it predicts.
 """
 
 from __future__ import annotations
 
+import cmath
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ptychodus_torch_plugin.arrays import FloatArray, IndexArray
+from ptychodus_torch_plugin.arrays import BoolArray, FloatArray, IndexArray
 from ptychodus_torch_plugin.backends.protocol import Progress
 from ptychodus_torch_plugin.backends.torch import physics
 from ptychodus_torch_plugin.backends.torch.data import ScanTensors
@@ -25,26 +27,37 @@ from ptychodus_torch_plugin.backends.torch.training import Task, Training
 from ptychodus_torch_plugin.backends.torch.unrolled import UnrolledNetwork, mean_transmission
 from ptychodus_torch_plugin.backends.training_log import StopRequested
 from ptychodus_torch_plugin.exposures import most_moved_px
+from ptychodus_torch_plugin.object_targets import object_target, target_region
 from ptychodus_torch_plugin.sweeps import first_probe, schedule
 from ptychodus_torch_plugin.training_plan import Step, TrainingPlan, View
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A view after its sweeps: what the network sees, and how its prediction becomes counts."""
+class ScoredCounts:
+    """How a corrected object becomes counts, and what they are compared with."""
 
     scan: ScanTensors
-    object_: Tensor
-    photons: Tensor
-    gauge: Tensor
     probe: Tensor
     scale: float
     mean_count: float
 
-    def window(self, first: tuple[int, int], shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
-        """Return object and photons inside a window of the canvas."""
-        region = (slice(first[0], first[0] + shape[0]), slice(first[1], first[1] + shape[1]))
-        return self.object_[region], self.photons[region]
+
+@dataclass(frozen=True)
+class ScoredObject:
+    """What a corrected object is compared with; see `object_targets.ObjectTarget`."""
+
+    object_: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A view after its sweeps: what the network sees, and what its object is scored by."""
+
+    object_: Tensor
+    photons: Tensor
+    gauge: Tensor
+    scored: ScoredCounts | ScoredObject
 
 
 class Preparation:
@@ -53,47 +66,70 @@ class Preparation:
     def __init__(self, task: Task, plan: TrainingPlan) -> None:
         self._task, self._plan = task, plan
         validated = sum(1 for held in plan.held_out if len(held))
-        self._total = (len(plan.views) + validated) * task.model.sweeps_before
+        self._total = (len(plan.swept_views) + validated) * task.model.sweeps_before
         self._done = 0
         self._start = time.perf_counter()
 
     def training(self) -> list[Prepared]:
         """Return what each view of the plan sees."""
-        return [self._prepare(view) for view in self._plan.views]
+        if not self._plan.compares_objects:
+            return [self._scoring_counts(view) for view in self._plan.views]
+        swept = {view: self._swept(view)[1:] for view in self._plan.swept_views}
+        regions = [target_region(scan) for scan in self._task.scans]
+        return [
+            self._scoring_object(*swept[view], swept[view.other][0].object_, regions[view.scan])
+            for view in self._plan.views
+        ]
 
     def validation(self) -> list[tuple[Prepared, IndexArray]]:
         """Return each scan with all its counts but no held-out pattern, and those patterns."""
         return [
-            (self._prepare(View(scan)), held)
+            (self._scoring_counts(View(scan)), held)
             for scan, held in enumerate(self._plan.held_out)
             if len(held)
         ]
 
-    def _prepare(self, view: View) -> Prepared:
+    def _swept(self, view: View) -> tuple[ScanTensors, SweepState, Tensor]:
+        """Return what the sweeps of a view saw, what they made, and the photons on each pixel."""
         task, config = self._task, self._task.model
-        scan, share = task.scans[view.scan], view.share(task.training.thinning_fraction)
-        scored = 1.0 if view.thinning < 0 else 1 - share
-        tensors = ScanTensors(scan, task.device, self._plan.seen_counts(view), share=share)
-        pool = self._plan.pools[view.scan]
-        probe = first_probe(scan, config.sweeps) * math.sqrt(share)
-        sweeper = Sweeper(tensors, config.sweeps, pool)
-        state = sweeper.run(
+        scan, pool = task.scans[view.scan], self._plan.pools[view.scan]
+        tensors = ScanTensors(scan, task.device, self._plan.seen_counts(view), share=view.share)
+        probe = first_probe(scan, config.sweeps) * math.sqrt(view.share)
+        state = Sweeper(tensors, config.sweeps, pool).run(
             SweepState.start(tensors, probe),
             schedule(config.sweeps, config.sweeps_before),
             seed=task.training.seed,
             on_sweep=lambda: self._report(len(pool)),
         )
         photons = photons_per_pixel(tensors.exposed(state.exposures), state.probe, pool)
-        scoring = tensors if view.thinning < 0 else ScanTensors(scan, task.device, share=scored)
-        return Prepared(
-            scan=scoring.exposed(state.exposures),
-            object_=state.object_,
-            photons=photons,
-            gauge=mean_transmission(state.object_, photons),
-            probe=state.probe,
-            scale=scored / share,
-            mean_count=tensors.mean_count * scored,
+        return tensors, state, photons
+
+    def _scoring_counts(self, view: View) -> Prepared:
+        tensors, state, photons = self._swept(view)
+        scan, share = self._task.scans[view.scan], 1.0 if view.thinning < 0 else 1 - view.share
+        scoring = (
+            tensors if view.thinning < 0 else ScanTensors(scan, self._task.device, share=share)
         )
+        scored = ScoredCounts(
+            scan=scoring.exposed(state.exposures),
+            probe=state.probe,
+            scale=share / view.share,
+            mean_count=tensors.mean_count * share,
+        )
+        gauge = mean_transmission(state.object_, photons)
+        return Prepared(state.object_, photons, gauge, scored)
+
+    def _scoring_object(
+        self, state: SweepState, photons: Tensor, other: Tensor, region: BoolArray
+    ) -> Prepared:
+        object_ = state.object_
+        target = object_target(
+            object_.cpu().numpy(), photons.cpu().numpy(), other.cpu().numpy(), region
+        )
+        scored = ScoredObject(
+            *(torch.as_tensor(x, device=object_.device) for x in (target.object_, target.weight))
+        )
+        return Prepared(object_, photons, mean_transmission(object_, photons), scored)
 
     def _report(self, n_patterns: int) -> None:
         if self._task.log.should_stop():
@@ -111,8 +147,8 @@ class Preparation:
         )
 
 
-class StepData(Dataset[tuple[Step, FloatArray]]):
-    """The steps of one epoch with the counts that each scores."""
+class StepData(Dataset[tuple[Step, FloatArray | None]]):
+    """The steps of one epoch with the counts that each scores, if it does."""
 
     def __init__(self, plan: TrainingPlan, epoch: int) -> None:
         self._plan = plan
@@ -121,13 +157,15 @@ class StepData(Dataset[tuple[Step, FloatArray]]):
     def __len__(self) -> int:
         return len(self._steps)
 
-    def __getitem__(self, index: int) -> tuple[Step, FloatArray]:
+    def __getitem__(self, index: int) -> tuple[Step, FloatArray | None]:
         step = self._steps[index]
+        if self._plan.compares_objects:
+            return step, None
         return step, self._plan.scored_counts(self._plan.views[step.view], step.patterns)
 
 
 class UnrolledTraining(Training):
-    """The likelihood of patterns that the network's object predicts."""
+    """The network's object, compared with another one, or by the patterns that it predicts."""
 
     network: UnrolledNetwork
 
@@ -154,10 +192,10 @@ class UnrolledTraining(Training):
     def validated(self) -> bool:
         return bool(self._validation_views)
 
-    def patterns_in(self, batch: tuple[Step, FloatArray]) -> int:
+    def patterns_in(self, batch: tuple[Step, FloatArray | None]) -> int:
         return len(batch[0].patterns)
 
-    def train_dataloader(self) -> DataLoader[tuple[Step, FloatArray]]:
+    def train_dataloader(self) -> DataLoader[tuple[Step, FloatArray | None]]:
         return self.loader(StepData(self._plan, self.current_epoch))
 
     def val_dataloader(self) -> list[int]:
@@ -168,35 +206,65 @@ class UnrolledTraining(Training):
     ) -> Any:
         return batch  # a step names what it needs; `training_step` fetches it
 
-    def training_step(self, batch: tuple[Step, FloatArray], _: int) -> Tensor:
+    def training_step(self, batch: tuple[Step, FloatArray | None], _: int) -> Tensor:
         step, counts = batch
         view = self._training_views[step.view]
-        shape = self._plan.window_shape(self._plan.views[step.view].scan)
-        object_, photons = view.window(step.window, shape)
-        corrected = self.network(object_, photons, view.gauge)
-        scored = torch.as_tensor(counts).to(self.device)
-        loss = _score(view, corrected, step.window, step.patterns, scored)
+        window = self._window(step)
+        object_, photons = window(view.object_), window(view.photons)
+        if isinstance(view.scored, ScoredObject):
+            target, weight = window(view.scored.object_), window(view.scored.weight)
+            phase = cmath.exp(1j * step.phase_rad)
+            corrected = self.network(object_ * phase, photons, view.gauge)
+            loss = _distance(corrected, target * phase, weight)
+        else:
+            corrected = self.network(object_, photons, view.gauge)
+            scored = torch.as_tensor(counts).to(self.device)
+            loss = _score(view.scored, corrected, step.window, step.patterns, scored)
         self.log_loss('loss', loss, len(step.patterns) if step.weight else 0)
         return loss * step.weight
 
+    def _window(self, step: Step) -> Callable[[Tensor], Tensor]:
+        """Return what cuts the window of a step out of a canvas, and turns it."""
+        height, width = self._plan.window_shape(self._plan.views[step.view].scan)
+        y, x = step.window
+        region = (slice(y, y + height), slice(x, x + width))
+        return lambda canvas: turned(canvas[region], step.turn)
+
     def validation_step(self, batch: int, _: int) -> None:
         view, held_out = self._validation_views[batch]
+        assert isinstance(view.scored, ScoredCounts)
         corrected = self.network.tiled(view.object_, view.photons, view.gauge)
         for part in np.array_split(held_out, math.ceil(len(held_out) / 64)):
-            scored = view.scan.batch_counts(part)
-            loss = _score(view, corrected, (0, 0), part, scored)
+            counts = view.scored.scan.batch_counts(part)
+            loss = _score(view.scored, corrected, (0, 0), part, counts)
             self.log_loss('val_loss', loss, len(part))
 
 
+def turned(canvas: Tensor, turn: int) -> Tensor:
+    """Return a canvas after so many quarter turns, + 4 for its mirror image."""
+    rotated = torch.rot90(canvas, turn % 4)
+    return rotated.flip(0) if turn >= 4 else rotated
+
+
+def _distance(object_: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Return the loss of an object that is compared with another one."""
+    difference = torch.view_as_real(object_ - target)
+    return (weight * difference.square().sum(-1)).mean()
+
+
 def _score(
-    view: Prepared, object_: Tensor, first: tuple[int, int], chosen: IndexArray, counts: Tensor
+    scored: ScoredCounts,
+    object_: Tensor,
+    first: tuple[int, int],
+    chosen: IndexArray,
+    counts: Tensor,
 ) -> Tensor:
     """Return the loss of patterns `chosen` on a part of the canvas that starts at `first`."""
-    scan = view.scan
+    scan = scored.scan
     indices = scan.on_device(chosen)
     corners = scan.corners.index_select(0, indices) - torch.tensor(first, device=scan.device)
     index = physics.patch_index(corners, scan.n_px, object_.shape[1])
     patches = physics.gather_patches(object_, index, scan.n_px)
-    intensity = physics.predict_counts(patches, scan.batch_probes(view.probe, indices))
-    predicted = scan.with_background(intensity * view.scale)
-    return physics.poisson_loss(predicted, counts, scan.valid, view.mean_count)
+    intensity = physics.predict_counts(patches, scan.batch_probes(scored.probe, indices))
+    predicted = scan.with_background(intensity * scored.scale)
+    return physics.poisson_loss(predicted, counts, scan.valid, scored.mean_count)

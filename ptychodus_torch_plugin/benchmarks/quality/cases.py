@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from ptychodus_torch_plugin.aberrations import with_aberrations
 from ptychodus_torch_plugin.arrays import BoolArray, ComplexArray
-from ptychodus_torch_plugin.benchmarks.quality.probing import with_aberrations
 from ptychodus_torch_plugin.config.settings import Settings
 from ptychodus_torch_plugin.errors import ConfigError
 from ptychodus_torch_plugin.metrics import scanned_region
