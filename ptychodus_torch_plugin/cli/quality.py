@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 SOMETHING_FAILED = 1
 
 MAX_EPOCHS = {'quick': 200, 'standard': 400, 'full': 1000}
-METHODS = ('sweeps', 'thinned', 'ptychi-lsqml', 'ptychi-rpie', 'ptychi-autodiff')
-QUICK_METHODS = ('sweeps', 'ptychi-lsqml')
+METHODS = ('sweeps', 'thinned', 'pretrained', 'ptychi-lsqml', 'ptychi-rpie', 'ptychi-autodiff')
+QUICK_METHODS = ('sweeps', 'pretrained', 'ptychi-lsqml')
 
 
 @with_groups

@@ -29,9 +29,9 @@ class QualityOptions:
         str | None,
         setting(
             '--methods',
-            default='quick: sweeps,ptychi-lsqml; else all',
-            what='Methods, parted by commas: sweeps, thinned, ptychi-lsqml, ptychi-rpie, '
-            'ptychi-autodiff, and those of --methods_file.',
+            default='quick: sweeps,pretrained,ptychi-lsqml; else all',
+            what='Methods, parted by commas: sweeps, thinned, pretrained, ptychi-lsqml, '
+            'ptychi-rpie, ptychi-autodiff, and those of --methods_file.',
         ),
     ] = None
     case: Annotated[

@@ -165,7 +165,10 @@ def _run(
 
 
 def _run_own(plan: Plan, problem: Problem, outcome: Outcome, folder: Path) -> Found:
+    method = plan.methods[outcome.method]
+    assert isinstance(method, Own)
     request = Request(
+        model_path=method.model_path,
         scan=folder / SCAN,
         object_file=folder / OBJECT,
         settings=outcome.settings,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field
 
 from ptychodus_torch_plugin.benchmarks.quality.cases import Case
+from ptychodus_torch_plugin.bundle.shipped import PRETRAINED
 from ptychodus_torch_plugin.config.settings import Settings
 from ptychodus_torch_plugin.errors import ConfigError, InputNotFoundError
 
@@ -17,12 +18,15 @@ Values: TypeAlias = dict[str, Any]
 
 
 class Own(Settings):
-    """A method of this package: trained on the scan that it then reconstructs, or not at all."""
+    """A method of this package: trained on the scan that it then reconstructs, before, or never."""
 
     kind: Literal['own'] = 'own'
     """Told from `Peer` by this."""
     title: str
     """Heading in tables and pictures."""
+    model_path: str | None = None
+    """A model that was trained before, on other scans; 'pretrained' is that of the package.
+    Of `settings`, its network takes the sweeps."""
     settings: Values
     """Settings by section: 'model', 'training', 'inference', 'execution', as in a YAML file."""
     probe_wrong: Values = Field(default_factory=dict)
@@ -122,8 +126,18 @@ METHODS: dict[str, Own | Peer] = {
         title='thinned network',
         settings=laid_over(
             WITHOUT_TRUTH,
-            {'model': {'architecture': 'unrolled'}, 'training': {'objective': 'thinned'}},
+            {
+                'model': {'architecture': 'unrolled', 'sweeps_before': 40},
+                'training': {'objective': 'thinned-objects', 'held_out_fraction': 0.0},
+                'execution': {'precision': 'bf16-mixed'},
+            },
         ),
+        positions_wrong=REFINED_POSITIONS,
+    ),
+    'pretrained': Own(
+        title='pretrained network',
+        model_path=PRETRAINED,
+        settings=laid_over(WITHOUT_TRUTH, {'model': {'sweeps_before': 40}}),
         positions_wrong=REFINED_POSITIONS,
     ),
     'ptychi-lsqml': Peer(

@@ -38,6 +38,8 @@ class Request(Settings):
     """Where the object goes (.npy)."""
     settings: dict[str, Any]
     """Settings by section."""
+    model_path: str | None = None
+    """A model that was trained before."""
     backend: str
     """Who computes."""
     threads: int = 1
@@ -54,9 +56,9 @@ def run(request: Request) -> dict[str, Any]:
     settings = settings_of(request, scan.n_px)
     brief = request.model_copy(update={'settings': _briefly(request.settings)})
     few = settings_of(brief, scan.n_px)
-    reconstruct(scan.subset(np.arange(min(FEW_PATTERNS, scan.n_patterns))), few)
+    reconstruct(request, scan.subset(np.arange(min(FEW_PATTERNS, scan.n_patterns))), few)
     start = time.process_time()
-    found = reconstruct(scan, settings)
+    found = reconstruct(request, scan, settings)
     cpu_s = time.process_time() - start
     np.save(request.object_file, found.object_)
     versions = get_backend(request.backend).versions()
@@ -94,11 +96,19 @@ def read_scan(path: Path) -> ScanData:
     )
 
 
-def reconstruct(scan: ScanData, settings: RunConfig) -> Reconstruction:
-    """Train on the scan, if there is anything to be trained, and reconstruct it."""
-    model = api.train(
-        [scan], settings.model, settings.training, settings.execution, backend=settings.backend
-    )
+def reconstruct(request: Request, scan: ScanData, settings: RunConfig) -> Reconstruction:
+    """Reconstruct a scan by the model asked for, which is trained on this very scan if need be."""
+    wanted = settings.model
+    if request.model_path is None:
+        model = api.train(
+            [scan], wanted, settings.training, settings.execution, backend=settings.backend
+        )
+    else:
+        model = api.with_sweeps(
+            api.load_bundle(request.model_path, backend=settings.backend),
+            sweeps_before=wanted.sweeps_before,
+            **wanted.sweeps.to_json(),
+        )
     return api.reconstruct(model, scan, settings.inference, settings.execution)
 
 
