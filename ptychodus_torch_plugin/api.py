@@ -211,7 +211,9 @@ def _model_config(
             f'the model to start from is {start.config.to_json()}, but {model.to_json()} was asked '
             'for; expected the same settings. Leave the settings of the model out.'
         )
-    return start.config
+    if start.config.architecture == 'cnn':
+        return start.config
+    return start.config.model_copy(update={'N': scans[0].n_px})  # what it looks at has no N
 
 
 def _first_model(
@@ -224,7 +226,9 @@ def _first_model(
     """Return a fresh model, or a copy of the one to start from."""
     if start is None:
         return engine.build(config, Calibration.of(scans, config), seed=seed)
-    trained = engine.build(config, start.trained.calibration)
+    same = config == start.config
+    calibration = start.trained.calibration if same else Calibration.of(scans, config)
+    trained = engine.build(config, calibration)
     trained.import_weights(start.trained.export_weights())
     return trained
 

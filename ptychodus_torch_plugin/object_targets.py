@@ -9,6 +9,7 @@ ones: patterns hardly tell the former.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,9 +43,17 @@ class ObjectTarget:
 
 
 def object_target(
-    object_: ComplexArray, photons: FloatArray, other: ComplexArray, region: BoolArray
+    object_: ComplexArray,
+    photons: FloatArray,
+    other: ComplexArray,
+    region: BoolArray,
+    share: float,
 ) -> ObjectTarget:
     """Return what corrections of `object_` are compared with.
+
+    `align` lays the other object over this one by least squares, and so makes it the darker the
+    noisier it is.  How much darker is known where the noise of both is in a known proportion
+    (Deming's regression); two objects of equal parts keep their brightness.
 
     Parameters
     ----------
@@ -56,12 +65,37 @@ def object_target(
         Object of independent photons on the same canvas.
     region : (h, w) bool
         Where objects are compared.
+    share
+        Share of all photons that `object_` was made of, above 0 and below 1; the noise of an object
+        is inverse to its photons.
     """
-    aligned = align(other, object_, region).object_
+    laid_over = align(other, object_, region)
+    noise = (1 - share) / share / abs(laid_over.scale) ** 2
+    aligned = laid_over.object_
+    aligned = aligned * _undarkened(_power(object_[region]) / _power(aligned[region]), noise)
     weight = region * photons / (photons + NOISE_FLOOR)
     distance = float(np.average(np.abs(aligned - object_) ** 2, weights=weight))
     weight = weight / max(distance, np.finfo(np.float32).tiny)
     return ObjectTarget(aligned, weight.astype(np.float32))
+
+
+def _power(values: ComplexArray) -> float:
+    return float(np.mean(np.abs(values) ** 2, dtype=np.float64))
+
+
+def _undarkened(power: float, noise: float) -> np.float32:
+    """Return the slope of y over x, where least squares that put all noise into y said 1.
+
+    Parameters
+    ----------
+    power, noise
+        Mean square of y, and variance of its noise, over those of x.
+    """
+    difference = power - noise
+    # Large numbers of opposite sign would leave nothing but roundings.
+    root = math.hypot(difference, 2 * math.sqrt(noise))
+    slope = 2 * noise / (root - difference) if difference < 0 else (difference + root) / 2
+    return np.float32(slope)
 
 
 def target_region(scan: ScanData) -> BoolArray:

@@ -24,6 +24,9 @@ MODEL, TRAINING, INFERENCE, EXECUTION = GROUPS
 ARCHITECTURE, MODEL_TYPE = 'model.architecture', 'model.model_type'
 """The settings that decide which others mean something."""
 
+LOGGER = 'execution.logger_backend'
+"""Of the training alone, although it stands among the settings of execution."""
+
 LARGEST_INTEGER = 2**31 - 1
 """The largest number that a spin box holds."""
 
@@ -191,7 +194,7 @@ ADVANCED = (
     Entry(EXECUTION, 'execution.num_threads', 'NumThreads', 'CPU Threads'),
     Entry(EXECUTION, 'execution.precision', 'Precision', 'Precision'),
     Entry(EXECUTION, 'execution.deterministic', 'Deterministic', 'Deterministic'),
-    Entry(EXECUTION, 'execution.logger_backend', 'Logger', 'Loss Logger', own_default='none'),
+    Entry(EXECUTION, LOGGER, 'Logger', 'Loss Logger', own_default='none'),
 )
 """Settings that stand folded at the end of the panel."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from ptychodus_torch_plugin import api
 from ptychodus_torch_plugin.backends.protocol import Reconstruction
 from ptychodus_torch_plugin.backends.training_log import fingerprint
-from ptychodus_torch_plugin.config import RunConfig
+from ptychodus_torch_plugin.config import ModelConfig, RunConfig
 from ptychodus_torch_plugin.errors import OutputError, ScanFileError
 from ptychodus_torch_plugin.files.reading import read_scan
 from ptychodus_torch_plugin.integration.messages import (
@@ -95,7 +95,20 @@ def _fit_scan(job: FitScan, tell: Tell, should_stop: ShouldStop) -> Finished:
 def _infer(job: Infer, tell: Tell, should_stop: ShouldStop) -> Finished:
     watcher = Watcher(tell, {'reconstruct': (0.0, 1.0)})
     model = api.load_bundle(job.bundle, backend=job.run.backend)
+    if job.sweeps_of_run:
+        model = _between_sweeps(model, job.run.model)
     return _reconstruct(model, job.scan, job.run, watcher, should_stop, Finished())
+
+
+def _between_sweeps(model: api.Model, wanted: ModelConfig) -> api.Model:
+    """Return the network between other sweeps, without losses: they were those of the old ones."""
+    changed = api.with_sweeps(
+        model,
+        sweeps_before=wanted.sweeps_before,
+        sweeps_after=wanted.sweeps_after,
+        **wanted.sweeps.to_json(),
+    )
+    return replace(changed, history=())
 
 
 def _train(

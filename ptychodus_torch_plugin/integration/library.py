@@ -11,11 +11,14 @@ from ptychodus_torch_plugin.backends.registry import Availability, available_bac
 from ptychodus_torch_plugin.integration.reconstructor import (
     FitReconstructor,
     NetworkReconstructor,
-    UnavailableNetworkReconstructor,
-    UnavailableReconstructor,
+    PretrainedReconstructor,
 )
 from ptychodus_torch_plugin.integration.settings import PluginSettings
 from ptychodus_torch_plugin.integration.support import LIBRARY_NAME
+from ptychodus_torch_plugin.integration.unavailable import (
+    UnavailableNetworkReconstructor,
+    UnavailableReconstructor,
+)
 from ptychodus_torch_plugin.integration.workshop import Workshop, logger
 
 FOLDER = 'pinn'
@@ -24,6 +27,7 @@ FOLDER = 'pinn'
 KINDS = (
     (NetworkReconstructor, UnavailableNetworkReconstructor),
     (FitReconstructor, UnavailableReconstructor),
+    (PretrainedReconstructor, UnavailableReconstructor),
 )
 """Of each backend, and what stands for them if it cannot be used."""
 
@@ -34,7 +38,7 @@ def create_library(settings_registry: SettingsRegistry) -> PluginLibrary:
 
 
 class PluginLibrary(ReconstructorLibrary):
-    """For each backend, one reconstructor with a model, and one that fits the scan at hand.
+    """For each backend: one with a model, one that fits the scan at hand, one trained beforehand.
 
     Attributes
     ----------

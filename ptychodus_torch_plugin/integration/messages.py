@@ -58,11 +58,25 @@ class FitScan:
 
 @dataclass(frozen=True)
 class Infer:
-    """Reconstruct a scan by the model in `bundle`; the `model` of `run` does not matter."""
+    """Reconstruct a scan by the model in `bundle`.
+
+    Attributes
+    ----------
+    run
+        Settings; of its `model` at most the sweeps matter.
+    bundle
+        Where the model is.
+    scan
+        The scan.
+    sweeps_of_run
+        Whether the network stands between the sweeps of `run`, and not between those with which it
+        was trained.
+    """
 
     run: RunConfig
     bundle: Path
     scan: ScanData
+    sweeps_of_run: bool = False
 
 
 Job = TrainFiles | FitScan | Infer

@@ -47,8 +47,12 @@ from ptychodus_torch_plugin.integration.entries import (
     MODEL_TYPE,
     Entry,
 )
-from ptychodus_torch_plugin.integration.reconstructor import FitReconstructor
-from ptychodus_torch_plugin.integration.settings import PluginSettings
+from ptychodus_torch_plugin.integration.introductions import introduction
+from ptychodus_torch_plugin.integration.reconstructor import (
+    FitReconstructor,
+    PretrainedReconstructor,
+)
+from ptychodus_torch_plugin.integration.settings import PluginSettings, applies_to_pretrained
 from ptychodus_torch_plugin.integration.support import LIBRARY_NAME
 from ptychodus_torch_plugin.integration.workshop import logger
 
@@ -56,21 +60,6 @@ if TYPE_CHECKING:
     from ptychodus_torch_plugin.integration.library import PluginLibrary
 
 MARGIN_PX = 9
-
-TRAINABLE_TEXT = (
-    '<b>Export Training Data…</b> (menu ▾ above) once for each scan, then <b>Train</b> on the '
-    'folder of these files. <b>Infer</b> reconstructs the selected scan with the trained model, or '
-    'one from <b>Load Model…</b>, by the Inference and Execution settings alone.'
-)
-FIT_TEXT = (
-    '<b>Reconstruct</b> trains a network on the selected scan alone and shows the object as it '
-    'gets better; <b>Stop</b> keeps the best so far.'
-)
-TRAINABLE_SWEEPS_TEXT = (
-    'Sweeps alone have nothing to train: <b>Train</b> only keeps the settings as a model. To run '
-    'the sweeps on the selected scan at once, choose the algorithm <b>{fit}</b>.'
-)
-FIT_SWEEPS_TEXT = '<b>Reconstruct</b> runs the sweeps on the selected scan; nothing is trained.'
 
 
 def create_view_factory(
@@ -173,22 +162,16 @@ class _SettingsPage(Observer):
         shown = {entry for entry in self._fields if self._is_shown(entry)}
         for form in self._forms:
             form.show_only(shown)
-        self._intro.setText(self._text())
+        family = self._settings.parameters[ARCHITECTURE].get_value()
+        self._intro.setText(introduction(self._name, family))
 
     def _is_shown(self, entry: Entry) -> bool:
+        if self._name.endswith(PretrainedReconstructor.SUFFIX):
+            return applies_to_pretrained(entry)
+        fits = self._name.endswith(FitReconstructor.SUFFIX)
         # A model that was loaded may be of another family than the one chosen for training.
-        of_any_model = entry.group == INFERENCE and not self._fits
+        of_any_model = entry.group == INFERENCE and not fits
         return of_any_model or self._settings.applies(entry)
-
-    @property
-    def _fits(self) -> bool:
-        return self._name.endswith(FitReconstructor.SUFFIX)
-
-    def _text(self) -> str:
-        if self._settings.parameters[ARCHITECTURE].get_value() != 'none':
-            return FIT_TEXT if self._fits else TRAINABLE_TEXT
-        fit = f'{LIBRARY_NAME.casefold()}_{self._name}{FitReconstructor.SUFFIX}'
-        return FIT_SWEEPS_TEXT if self._fits else TRAINABLE_SWEEPS_TEXT.format(fit=fit)
 
     def _update(self, _observable: Observable) -> None:
         self._follow()

@@ -1,4 +1,4 @@
-"""The reconstructors that Ptychodus shows: two for each backend.
+"""The reconstructors that Ptychodus shows: three for each backend.
 
 What reads, writes and converts is imported where it is needed: Ptychodus shall start quickly.
 """
@@ -20,8 +20,7 @@ from ptychodus.api.reconstruct import (
     TrainOutput,
 )
 
-from ptychodus_torch_plugin.backends.registry import Availability
-from ptychodus_torch_plugin.errors import BackendUnavailableError, ConfigError
+from ptychodus_torch_plugin.errors import ConfigError
 from ptychodus_torch_plugin.integration.messages import (
     Finished,
     FitScan,
@@ -38,7 +37,6 @@ from ptychodus_torch_plugin.integration.workshop import (
     Workshop,
     done_of,
     faults_logged,
-    logger,
 )
 
 SECONDS_BETWEEN_PRODUCTS = 2.0
@@ -53,7 +51,7 @@ MODEL_NAME = f'model{MODEL_SUFFIX}'
 
 
 class _BackendReconstructor(Reconstructor):
-    """What both have in common: a backend, and products that come as they are made."""
+    """What all have in common: a backend, and products that come as they are made."""
 
     SUFFIX = ''
 
@@ -148,6 +146,23 @@ class FitReconstructor(_BackendReconstructor):
             yield from self._products(FitScan(run, scan, *files), parameters.product)
 
 
+class PretrainedReconstructor(_BackendReconstructor):
+    """Takes the network of this package, which was trained beforehand."""
+
+    SUFFIX = '-pretrained'
+
+    def reconstruct(self, parameters: ReconstructInput) -> Iterator[ReconstructOutput]:
+        """Yield the object that the network makes of what sweeps give."""
+        from ptychodus_torch_plugin.bundle.shipped import SHIPPED_FILE
+        from ptychodus_torch_plugin.integration.scans import scan_of
+
+        with faults_logged():
+            scan = scan_of(parameters)
+            run = self._workshop.settings.pretrained_config(self._backend)
+            job = Infer(run, SHIPPED_FILE, scan, sweeps_of_run=True)
+            yield from self._products(job, parameters.product)
+
+
 class NetworkReconstructor(_BackendReconstructor, TrainableReconstructor):
     """Trains a network on exported scans, and reconstructs others by it."""
 
@@ -159,8 +174,9 @@ class NetworkReconstructor(_BackendReconstructor, TrainableReconstructor):
             if self._bundle is None:
                 raise ConfigError(
                     f'{self.name} has no model; expected one. Choose Train, or Load Model in the '
-                    f'menu beside it; or choose {self.name}{FitReconstructor.SUFFIX}, which trains '
-                    'on the selected scan.'
+                    f'menu beside it; or choose {self.name}{PretrainedReconstructor.SUFFIX}, which '
+                    f'needs no training, or {self.name}{FitReconstructor.SUFFIX}, which trains on '
+                    'the selected scan.'
                 )
             scan = scan_of(parameters)
             run = self._workshop.settings.inference_config(self._backend)
@@ -231,66 +247,6 @@ class NetworkReconstructor(_BackendReconstructor, TrainableReconstructor):
         named = file_path.suffix == TRAINING_SUFFIX
         path = file_path if named else file_path.with_name(file_path.name + TRAINING_SUFFIX)
         write_ptychodus_npz(path, scan_of(parameters))
-
-
-class UnavailableReconstructor(Reconstructor):
-    """Stands for one whose backend cannot be used, and says why."""
-
-    def __init__(self, name: str, availability: Availability) -> None:
-        self._name, self._availability = name, availability
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    def get_progress_goal(self) -> int:
-        return GOAL
-
-    def reconstruct(self, parameters: ReconstructInput) -> Iterator[ReconstructOutput]:
-        """Raise the reason."""
-        raise self._reason()
-
-    def _reason(self) -> BackendUnavailableError:
-        error = BackendUnavailableError(
-            f'{self._name} cannot be used: {reason_of(self._availability)}'
-        )
-        logger.error('%s', error)
-        return error
-
-
-class UnavailableNetworkReconstructor(UnavailableReconstructor, TrainableReconstructor):
-    """Stands for a trainable one: were it not, Ptychodus would train nothing without a word."""
-
-    def train(self, input_path: Path, output_path: Path) -> Iterator[TrainOutput]:
-        """Raise the reason, as all that follows."""
-        raise self._reason()
-
-    def is_model_loaded(self) -> bool:
-        return False
-
-    def get_model_file_filter(self) -> str:
-        return MODEL_FILTER
-
-    def load_model_from_file(self, file_path: Path) -> None:
-        raise self._reason()
-
-    def get_model_file_extension(self) -> str:
-        return MODEL_SUFFIX
-
-    def save_model(self, file_path: Path) -> None:
-        raise self._reason()
-
-    def get_training_data_file_filter(self) -> str:
-        return TRAINING_FILTER
-
-    def export_training_data(self, file_path: Path, parameters: ReconstructInput) -> None:
-        raise self._reason()
-
-
-def reason_of(availability: Availability) -> str:
-    """Return why a backend cannot be used, and what to do, as one sentence."""
-    hint = f' Install it with: {availability.hint}' if availability.hint else ''
-    return f'{availability.reason}.{hint}'
 
 
 def loss_values(losses: Losses) -> list[LossValue]:

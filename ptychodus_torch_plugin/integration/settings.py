@@ -14,6 +14,7 @@ from ptychodus_torch_plugin.integration.entries import (
     ENTRIES,
     EXECUTION,
     INFERENCE,
+    LOGGER,
     MODEL_TYPE,
     TRAINING,
     Entry,
@@ -22,8 +23,18 @@ from ptychodus_torch_plugin.integration.entries import (
 if TYPE_CHECKING:
     from ptychodus_torch_plugin.config import RunConfig
 
+PRETRAINED_FAMILY = 'unrolled'
+"""Of networks: the one that was trained beforehand is of it."""
+
 PHYSICAL_WEIGHTS = ('training.nll_weight', 'training.mae_weight')
 """Mean nothing where a network is trained against a known object."""
+
+
+def applies_to_pretrained(entry: Entry) -> bool:
+    """Return whether a setting means something for the network that was trained beforehand."""
+    if entry.group == TRAINING or entry.path in (ARCHITECTURE, LOGGER):
+        return False
+    return entry.families is None or PRETRAINED_FAMILY in entry.families
 
 
 class PluginSettings:
@@ -82,6 +93,18 @@ class PluginSettings:
         """
         groups = (INFERENCE, EXECUTION)
         return _parse(self._values(entry for entry in ENTRIES if entry.group in groups), backend)
+
+    def pretrained_config(self, backend: str) -> RunConfig:
+        """Return the settings for the network that was trained beforehand, between sweeps.
+
+        Whichever network is chosen for training does not matter.
+
+        Raises
+        ------
+        ConfigError
+            If one of the values for sweeps, inference or execution is not allowed.
+        """
+        return _parse(self._values(filter(applies_to_pretrained, ENTRIES)), backend)
 
     def _values(self, entries: Iterable[Entry]) -> dict[str, Any]:
         """Return the values of `RunConfig` that are not automatic, nested as there."""

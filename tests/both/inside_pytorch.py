@@ -7,9 +7,10 @@ import torch
 from ptychodus_torch_plugin.backends.torch import prediction, reconstruction, unrolled_training
 from ptychodus_torch_plugin.backends.torch.cnn_training import CnnTraining, GroupData
 from ptychodus_torch_plugin.backends.torch.training import Task, Training
+from ptychodus_torch_plugin.backends.torch.unrolled import UnrolledNetwork
 from ptychodus_torch_plugin.backends.training_log import TrainingLog
 
-from .scored import Scored
+from .scored import Compared, Scored
 
 __all__ = [
     'BEST',
@@ -108,7 +109,7 @@ def spy(monkeypatch):
         loss = real(view, object_, first, chosen, counts)
         calls.append(
             Scored(
-                tuple(view.object_.shape),
+                view.scan.frame.shape,
                 view.scale,
                 view.mean_count,
                 view.probe.numpy(),
@@ -123,6 +124,33 @@ def spy(monkeypatch):
 
     monkeypatch.setattr(unrolled_training, '_score', score)
     return calls
+
+
+def spy_on_objects(monkeypatch):
+    """Return a list that gets every comparison of objects."""
+    calls, seen = [], []
+    forward, distance = UnrolledNetwork.forward, unrolled_training._distance
+
+    def looking(network, object_, photons, gauge):
+        seen[:] = object_.numpy(), photons.numpy()
+        return forward(network, object_, photons, gauge)
+
+    def comparing(object_, target, weight):
+        loss = distance(object_, target, weight)
+        calls.append(Compared(*seen, target.numpy(), weight.numpy(), float(loss.detach())))
+        return loss
+
+    monkeypatch.setattr(UnrolledNetwork, 'forward', looking)
+    monkeypatch.setattr(unrolled_training, '_distance', comparing)
+    return calls
+
+
+def turned(canvas, turn):
+    return unrolled_training.turned(torch.from_numpy(canvas), turn).numpy()
+
+
+def distance(object_, target, weight):
+    return float(unrolled_training._distance(*map(torch.from_numpy, (object_, target, weight))))
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from ptychodus_torch_plugin.backends.tensorflow.layers import to_canonical, to_n
 from ptychodus_torch_plugin.backends.tensorflow.training import Task, Training
 from ptychodus_torch_plugin.backends.training_log import TrainingLog
 
-from .scored import Scored
+from .scored import Compared, Scored
 
 __all__ = [
     'BEST',
@@ -106,7 +106,7 @@ def spy(monkeypatch):
 
     def scored(view, first, chosen, counts):
         tensors = real(view, first, chosen, counts)
-        canvas, probe = tuple(view.object_.shape), view.probe.numpy()
+        canvas, probe = view.scan.frame.shape, view.probe.numpy()
         figures = view.scale, view.mean_count
         # Whether it trains, and what it costs, is known once it is computed.
         arrays = tensors.counts.numpy(), tensors.background.numpy()
@@ -120,6 +120,36 @@ def spy(monkeypatch):
     monkeypatch.setattr(unrolled_training, '_scored', scored)
     change_losses(monkeypatch, note)
     return calls
+
+
+def spy_on_objects(monkeypatch):
+    """Return a list that gets every comparison of objects."""
+    calls = []
+    real = unrolled_training.UnrolledTraining._training_batch
+
+    def training_batch(training, step):
+        batch = real(training, step)
+        seen = batch.object_, batch.photons, batch.target, batch.target_weight
+        # What it costs is known once it is computed.
+        calls.append(Compared(*(x.numpy() for x in seen), float('nan')))
+        return batch
+
+    def note(loss, *, training):
+        if training:
+            calls[-1].loss = loss
+        return loss
+
+    monkeypatch.setattr(unrolled_training.UnrolledTraining, '_training_batch', training_batch)
+    change_losses(monkeypatch, note)
+    return calls
+
+
+def turned(canvas, turn):
+    return unrolled_training.turned(tf.constant(canvas), turn).numpy()
+
+
+def distance(object_, target, weight):
+    return float(unrolled_training._distance(*map(tf.constant, (object_, target, weight))))
 
 
 def corrected(model, object_, photons, gauge):

@@ -1,4 +1,4 @@
-"""What the likelihood of 'unrolled' was asked, and what it said."""
+"""What 'unrolled' was scored by, and what that said."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass
 class Scored:
-    """One call: the canvas of the view, its figures, and the patterns that were scored."""
+    """One call of the likelihood: canvas and figures of the view, and patterns that were scored."""
 
     canvas: tuple[int, int]
     scale: float
@@ -17,4 +17,15 @@ class Scored:
     counts: np.ndarray
     background: np.ndarray | None
     training: bool
+    loss: float
+
+
+@dataclass
+class Compared:
+    """One comparison of objects: what the network saw (h, w), and what its object should be."""
+
+    object_: np.ndarray
+    photons: np.ndarray
+    target: np.ndarray
+    weight: np.ndarray
     loss: float

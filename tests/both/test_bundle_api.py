@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ptychodus_torch_plugin as plugin
-from ptychodus_torch_plugin.errors import BundleError, ShapeError
+from ptychodus_torch_plugin.errors import BundleError, ConfigError, ShapeError
 
 from .quick import EXECUTION, MODEL, TRAINING, assert_same_arrays
 
@@ -73,12 +73,27 @@ def test_one_model_serves_other_scans(loaded, simulated):
     assert np.isfinite(result.object_).all()
 
 
-def test_a_scan_of_another_size_is_refused_with_both_numbers(backend, loaded, simulated):
+def test_a_network_on_the_canvas_reconstructs_scans_of_any_size(backend, loaded, simulated):
     wide = simulated(N=64, n_positions=4, step_px=7.0)
-    with pytest.raises(ShapeError, match=r'patterns are 64 x 64 px, but the model is for N = 32'):
-        plugin.reconstruct(loaded, wide)
+    result = plugin.reconstruct(loaded, wide, INFERENCE, EXECUTION)
+    assert result.object_.shape == wide.frame.shape
+    assert result.probe.shape[1:] == (64, 64)
+    assert np.isfinite(result.object_).all()
     with pytest.raises(ShapeError, match=r'patterns are 64 x 64 px, but the model is for N = 32'):
         plugin.train([wide], MODEL, TRAINING, backend=backend)
+
+
+def test_the_same_network_between_other_sweeps(loaded, noisy):
+    changed = plugin.with_sweeps(loaded, sweeps_before=3, sweeps_after=2, probe_modes=2)
+    assert (changed.config.sweeps_before, changed.config.sweeps_after) == (3, 2)
+    assert changed.config.sweeps == loaded.config.sweeps.model_copy(update={'probe_modes': 2})
+    weights = changed.trained.export_weights()
+    for name, values in loaded.trained.export_weights().items():
+        np.testing.assert_array_equal(weights[name], values)
+    result = plugin.reconstruct(changed, noisy, INFERENCE, EXECUTION)
+    assert len(result.probe) == 2
+    with pytest.raises(ConfigError, match='momentums is not a known setting'):
+        plugin.with_sweeps(loaded, momentums=0.5)
 
 
 def test_sweeps_alone_are_a_model_too(backend, noisy, tmp_path):

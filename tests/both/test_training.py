@@ -10,7 +10,8 @@ import pytest
 from ptychodus_torch_plugin import physics as oracle
 from ptychodus_torch_plugin import sweeps as plain
 from ptychodus_torch_plugin.errors import TrainingError
-from ptychodus_torch_plugin.training_plan import TrainingPlan, held_out_indices
+from ptychodus_torch_plugin.object_targets import object_target, target_region
+from ptychodus_torch_plugin.training_plan import LOOKS, TURNS, TrainingPlan, held_out_indices
 
 from .quick import MODEL, STEPS, TRAINING, assert_same_arrays, assert_same_run, same_weights
 
@@ -62,6 +63,7 @@ def oracle_loss_of_held_out(scan, held, config):
     ('objective', 'beam', 'refined'),
     [
         ('thinned', {}, ()),
+        ('thinned-objects', {}, ()),
         ('poisson', {}, ()),
         ('thinned', {'background': 5.0}, ()),
         ('thinned', {'intensity_variation': 0.3}, ('refine_intensity', 'refine_positions')),
@@ -99,6 +101,77 @@ def test_the_thinned_loss_is_that_of_the_other_half(inside, quick, simulated, mo
         assert energy == pytest.approx(0.3 * scan.mean_signal(), rel=1e-3)
         np.testing.assert_allclose(call.background, np.full((32, 32), 0.7 * 4.0), rtol=1e-6)
         assert call.mean_count == pytest.approx(0.7 * scan.mean_counts() / 32**2)
+
+
+def turned(canvas, turn):
+    rotated = np.rot90(canvas, turn % 4)
+    return np.flip(rotated, 0) if turn >= 4 else rotated
+
+
+def test_a_canvas_is_turned_and_mirrored_as_numpy_would(inside):
+    real = np.arange(35, dtype=np.float32).reshape(5, 7)
+    for canvas in (real, (real + 1j * np.sqrt(real)).astype(np.complex64)):
+        seen = [inside.turned(canvas, turn) for turn in range(TURNS)]
+        for turn, found in enumerate(seen):
+            np.testing.assert_array_equal(found, turned(canvas, turn))
+        assert len({found.tobytes() + bytes(found.shape) for found in seen}) == TURNS == 8
+
+
+def test_the_distance_of_objects_is_a_weighted_mean(inside):
+    rng = np.random.default_rng(6)
+    object_, target = rng.normal(size=(2, 9, 28)).astype(np.float32).view(np.complex64)
+    weight = rng.uniform(size=(9, 14)).astype(np.float32)
+    expected = np.mean(weight * np.abs(object_ - target) ** 2)
+    assert inside.distance(object_, target, weight) == pytest.approx(expected, rel=1e-5)
+
+
+def swept_by_oracle(scan, plan, view, config):
+    """Return object and photons per pixel that the counts of a view make."""
+    probe = math.sqrt(view.share) * plain.first_probe(scan, config.sweeps).astype(complex)
+    state = plain.SweepState(np.ones(scan.frame.shape, dtype=complex), probe)
+    seen = replace(scan, patterns=plan.seen_counts(view), background=view.share * scan.background)
+    sweeps, pool = plain.schedule(config.sweeps, config.sweeps_before), plan.pools[view.scan]
+    plain.sweep_oracle(seen, state, config.sweeps, sweeps, pool=pool, seed=TRAINING.seed)
+    corners, remainders = scan.frame.corners(scan.positions_px[pool], scan.n_px)
+    beams = np.abs(oracle.shift_probe(state.probe, remainders)) ** 2
+    photons = np.zeros(scan.frame.shape)
+    oracle.scatter_patches(beams.sum(axis=1), corners, photons)
+    return state.object_, photons
+
+
+@pytest.mark.parametrize('least', [None, 0.3], ids=['equal parts', 'unequal parts'])
+def test_objects_are_compared_with_those_of_the_other_photons(
+    inside, quick, simulated, monkeypatch, least
+):
+    """An untrained network changes nothing: both objects are the oracle's, turned alike."""
+    scan = simulated(photons=1e4, n_positions=36, background=2.0)
+    compared = inside.spy_on_objects(monkeypatch)
+    changes = {'objective': 'thinned-objects', 'least_fraction': least, 'window_px': 48}
+    quick.fit(scan, epochs=1, learning_rate=1e-12, **changes)
+    plan = TrainingPlan([scan], quick.changed(changes).training)
+    assert (plan.views[0].fraction == 0.5) == (least is None)
+    swept = {view: swept_by_oracle(scan, plan, view, MODEL) for view in plan.swept_views}
+    steps = plan.steps(0)
+    assert len(compared) == len(steps) >= LOOKS
+    assert len({step.turn for step in steps}) > 2
+    for call, step in zip(compared, steps, strict=True):
+        view = plan.views[step.view]
+        object_, photons = swept[view]
+        other, _ = swept[view.other]
+        single = (a.astype(d) for a, d in ((object_, 'c8'), (photons, 'f4'), (other, 'c8')))
+        target = object_target(*single, target_region(scan), view.share)
+        y, x = step.window
+        for found, canvas, phase_rad in (
+            (call.object_, object_, step.phase_rad),
+            (call.photons, photons, 0),
+            (call.target, target.object_, step.phase_rad),
+            (call.weight, target.weight, 0),
+        ):
+            expected = turned(canvas[y : y + 48, x : x + 48], step.turn) * np.exp(1j * phase_rad)
+            error = np.sqrt(np.mean(np.abs(found - expected) ** 2))
+            assert error < 2e-3 * np.sqrt(np.mean(np.abs(expected) ** 2))
+        expected = np.mean(call.weight * np.abs(call.object_ - call.target) ** 2)
+        assert call.loss == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_recorded_loss_is_the_mean_over_patterns(inside, quick, noisy, monkeypatch):
@@ -170,15 +243,18 @@ def test_held_out_patterns_are_scored_for_validation_alone(inside, quick, noisy,
     assert Counter(validated.tolist()) == dict.fromkeys(held.tolist(), 2)
 
 
-def test_what_held_out_patterns_show_changes_no_weight(quick, noisy, held, whole):
+@pytest.mark.parametrize('objective', ['thinned', 'thinned-objects'])
+def test_what_held_out_patterns_show_changes_no_weight(quick, noisy, held, whole, objective):
     """Exchange them among themselves: not even the mean of all patterns is another one."""
     patterns = noisy.patterns.copy()
     patterns[held] = patterns[np.roll(held, 1)]
-    other = quick.fit(replace(noisy, patterns=patterns))
-    for record, expected in zip(other.history, whole.result.history, strict=True):
+    changes = {'objective': objective}
+    first = whole.result if objective == TRAINING.objective else quick.fit(noisy, **changes)
+    other = quick.fit(replace(noisy, patterns=patterns), **changes)
+    for record, expected in zip(other.history, first.history, strict=True):
         assert record.loss == expected.loss
         assert record.validation_loss != expected.validation_loss
-    for name, moment in whole.result.optimizer.items():
+    for name, moment in first.optimizer.items():
         np.testing.assert_array_equal(other.optimizer[name], moment)
 
 
@@ -220,10 +296,11 @@ def test_fresh_weights_depend_on_the_seed_alone(quick):
     [
         {'objective': 'poisson'},
         {'thinnings': 2, 'thinning_fraction': 0.7},
+        {'objective': 'thinned-objects', 'thinnings': 2, 'least_fraction': 0.1},
         {'window_px': 32, 'patterns_per_step': 5},
         {'window_px': None, 'gradient_clip_val': None, 'scheduler': 'constant'},
     ],
-    ids=['poisson', 'unequal parts', 'smallest window', 'whole canvas'],
+    ids=['poisson', 'unequal parts', 'objects', 'smallest window', 'whole canvas'],
 )
 def test_other_settings_train_as_well(quick, noisy, changes):
     result = quick.fit(noisy, epochs=2, **changes)

@@ -113,7 +113,6 @@ def test_on_the_training_scan_the_same_patterns_are_held_out(here, call, tmp_pat
         (['--sweeps', 3], 'expected no --architecture, --sweeps, --probe-modes'),
         (['--architecture', 'none'], 'expected no --architecture'),
         (['--refine', -1], 'inference.refine = -1'),
-        (['--crop', 16], 'patterns are 16 x 16 px, but the model is for N = 32'),
         (['--truth', 'missing.h5'], 'missing.h5: there is no such file'),
         (['--truth', 'far.h5'], 'do not overlap'),
         (['--truth', 'coarse.h5'], 'expected the same. Was the detector of one of them cropped?'),

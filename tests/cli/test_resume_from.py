@@ -83,10 +83,14 @@ def test_what_is_no_bundle_is_named(here, fail, scan_file, name):
     assert not (here / 'training_outputs').exists()
 
 
-def test_a_scan_of_another_size_is_refused(here, fail, trained, write_simulated):
+def test_a_network_on_the_canvas_goes_on_with_patterns_of_another_size(
+    here, call, trained, write_simulated
+):
     write_simulated(here / 'large.h5', N=64, n_positions=9)
-    ran = fail('train', 'large.h5', '--resume-from', trained)
-    assert 'patterns are 64 x 64 px, but the model is for N = 32' in ran.last
+    went_on(call, 'large.h5', trained, '--output_dir', here / 'more')
+    before, after = load_bundle(trained), load_bundle(here / 'more')
+    assert after.config == before.config.model_copy(update={'N': 64})
+    assert after.probe.shape[-1] == 64
 
 
 @pytest.mark.parametrize('arguments', [(), ('--config', 'own.json')], ids=['', 'other run file'])

@@ -26,6 +26,7 @@ from ptychodus_torch_plugin.integration.panel import create_view_factory
 pytestmark = pytest.mark.filterwarnings('ignore')
 
 NETWORK, FIT = 'pinn_pytorch', 'pinn_pytorch-fit'
+PRETRAINED = 'pinn_pytorch-pretrained'
 SWEEPS = ['Refine Probe', 'Probe Modes']
 TRAINING = ['Objective', 'Epochs', 'Learning Rate', 'Held-Out Fraction']
 ALWAYS = {'Inference': ['Refining Sweeps', 'Held-Out Fraction'], 'Execution': ['Accelerator']}
@@ -139,6 +140,25 @@ def test_advanced_settings_are_folded(window, page, photograph):
     assert names(window.panel) == OF_FAMILY['none'] | swept | threads
 
 
+@each_family
+def test_the_pretrained_network_has_no_family_and_no_training(window, photograph, family):
+    window.choose_algorithm(PRETRAINED)
+    window.set(Model_Architecture=family)
+    unfold(window.panel)
+    window.pump(0.1)
+    unrolled, advanced = OF_FAMILY['unrolled'], ADVANCED_UNROLLED
+    assert names(window.panel) == {
+        'Model': unrolled['Model'][1:],
+        **ALWAYS,
+        'Advanced Model': advanced['Advanced Model'],
+        'Advanced Inference': advanced['Advanced Inference'],
+        'Advanced Execution': ['CPU Threads', 'Precision', 'Deterministic'],
+    }
+    boxes = {box.title() for box in window.panel.findChildren(QGroupBox) if box.isVisible()}
+    assert boxes == {'Model', *ALWAYS}
+    photograph(window, 'panel-pretrained')
+
+
 def test_weights_go_with_the_type_of_the_model(window, page):
     weights = ['Likelihood Weight', 'Amplitude Weight', 'Variation Weight']
     window.set(Model_Architecture='cnn')
@@ -186,12 +206,14 @@ def test_what_is_changed_on_a_page_is_in_the_registry_and_on_the_others(window, 
 
 
 def test_automatic_is_a_word(window, page):
-    window.set(Model_NumProbeModes=0, Model_NumSweepsAfter=-1)
-    model = shown(page)['Model']
-    assert (model['Probe Modes'].text(), model['Sweeps After'].text()) == ('automatic', 'automatic')
-    model['Sweeps After'].stepUp()
-    model['Probe Modes'].stepUp()
-    assert (model['Probe Modes'].text(), model['Sweeps After'].text()) == ('1', '0')
+    window.set(Model_NumProbeModes=0, Inference_NumRefiningSweeps=-1)
+    fields = shown(page)
+    modes, sweeps = fields['Model']['Probe Modes'], fields['Inference']['Refining Sweeps']
+    assert (modes.text(), sweeps.text()) == ('automatic', 'automatic')
+    sweeps.stepUp()
+    modes.stepUp()
+    assert (modes.text(), sweeps.text()) == ('1', '0')
+    sweeps.stepDown()
 
 
 def test_every_field_and_its_label_say_what_they_are(window, page):
@@ -220,7 +242,7 @@ def test_nothing_is_cut_off(window, page, family):
     window.view.resize(1280, 720)  # what Ptychodus takes on a screen of 1920 x 1080
     try:
         window.set(Model_Architecture=family)
-        for key in (NETWORK, FIT):
+        for key in (NETWORK, FIT, PRETRAINED):
             window.choose_algorithm(key)
             unfold(window.panel)
             window.pump(0.2)
@@ -243,6 +265,9 @@ def test_a_page_says_what_to_do(window, page):
     assert words(page).startswith('<b>Export Training Data…</b>')
     window.choose_algorithm(FIT)
     assert words(window.panel).startswith('<b>Reconstruct</b> trains a network')
+    window.choose_algorithm(PRETRAINED)
+    assert 'trained beforehand on simulated scans: nothing is left to train' in words(window.panel)
+    window.choose_algorithm(FIT)
     window.set(Model_Architecture='none')
     assert 'nothing is trained' in words(window.panel)
     assert f'choose the algorithm <b>{FIT}</b>' in words(page)
@@ -278,7 +303,7 @@ def test_a_backend_that_is_missing_says_how_to_get_it(monkeypatch, home):
     )
     QApplication.instance() or QApplication(['test'])
     factory = create_view_factory(library_module.create_library(SettingsRegistry()), None)
-    for name in ('pytorch', 'pytorch-fit'):
+    for name in ('pytorch', 'pytorch-fit', 'pytorch-pretrained'):
         label = factory.create_view_controller(name)
         assert f'<b>{name}</b> cannot be used: torch &lt;2.2&gt; is too old.' in label.text()
         assert '<code>pip install &#x27;ptychodus-torch-plugin[torch]&#x27;</code>' in label.text()

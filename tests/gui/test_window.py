@@ -53,14 +53,15 @@ def workers():
 
 def test_every_reconstructor_is_there(window, photograph):
     ours = [key for key in window.algorithms() if key.startswith('pinn_')]
-    assert ours == ['pinn_tensorflow', 'pinn_tensorflow-fit', 'pinn_pytorch', 'pinn_pytorch-fit']
+    kinds = ('', '-fit', '-pretrained')
+    assert ours == [f'pinn_{name}{kind}' for name in ('tensorflow', 'pytorch') for kind in kinds]
     for key in ours:
         window.choose_algorithm(key)
-        trainable = not key.endswith('-fit')
+        trainable = not key.endswith(kinds[1:])
         assert window.actions.train_button.isVisible() == trainable
         assert window.actions.reconstruct_button.text() == ('Infer' if trainable else 'Reconstruct')
         words = [label.text() for label in window.panel.findChildren(QLabel)]
-        assert 'Network Family:' in words
+        assert 'Sweeps Before:' in words
         assert not any('not found' in text for text in words)
     photograph(window, 'panel')
 
@@ -79,6 +80,24 @@ def test_a_fit_shows_the_object_and_the_losses(window, photograph, backend):
     assert [loss.epoch for loss in after.losses] == [1, 2, 3]
     assert 'epoch 3/3, loss' in window.log
     assert '4 sweeps + network + 1 sweep: R 0.' in window.log
+    assert not workers()
+
+
+@pytest.mark.parametrize('backend', ['tensorflow', pytest.param('pytorch', marks=pytest.mark.slow)])
+def test_the_pretrained_network_needs_no_training(window, photograph, backend):
+    window.choose_algorithm(f'pinn_{backend}-pretrained')
+    window.set(Model_Architecture='cnn')  # of which no network takes 32 x 32 px
+    before, said = window.product(window.index), len(window.log)
+    assert window.run(window.actions.reconstruct_button) is None
+    photograph(window, f'{backend}-pretrained')
+    after, said = window.product(), window.log[said:]
+    assert after.metadata.name == f'measured_pinn_{backend}-pretrained'
+    assert after.object_.get_geometry() == before.object_.get_geometry()
+    assert not np.array_equal(object_of(after), object_of(before))
+    assert window.plotted_losses() == pytest.approx([loss.value for loss in after.losses])
+    assert [loss.epoch for loss in after.losses] == [1, 2, 3]
+    assert '4 sweeps + network + 1 sweep: R 0.' in said
+    assert 'training' not in said
     assert not workers()
 
 

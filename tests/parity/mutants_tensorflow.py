@@ -158,8 +158,8 @@ TENSORFLOW = mutants_of(
     (
         'accumulated gradients added up, not averaged',
         'training.py',
-        'share = 1 / self._task.execution.accum_steps',
-        'share = 1.0',
+        'share = batch.weight / self._task.execution.accum_steps',
+        'share = batch.weight',
     ),
     (
         'epsilon of Adam beside the uncorrected root',
@@ -252,5 +252,29 @@ TENSORFLOW = mutants_of(
         'optimizer.py',
         'super().__init__(epsilon=1e-8)',
         'super().__init__(epsilon=1e-8, beta_1=0.8)',
+    ),
+    (
+        'compared objects turned the other way',
+        'unrolled_training.py',
+        '[turn % 4]',
+        '[-turn % 4]',
+    ),
+    (
+        'a phase for the target alone',
+        'unrolled_training.py',
+        '                object_ * phase,',
+        '                object_,',
+    ),
+    (
+        'objects compared wherever the canvas is',
+        'unrolled_training.py',
+        'tf.reduce_mean(weight * square)',
+        'tf.reduce_mean(weight) * tf.reduce_mean(square)',
+    ),
+    (
+        'every part of the counts taken for a half',
+        'unrolled_training.py',
+        'math.sqrt(view.share)',
+        'math.sqrt(0.5)',
     ),
 )

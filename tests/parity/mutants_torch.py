@@ -66,7 +66,12 @@ TORCH = mutants_of(
         'x = amplitudes.clone(',
         'x = amplitudes.flip(1).clone(',
     ),
-    ('means pooled, not maxima', 'cnn.py', 'functional.max_pool2d(', 'functional.avg_pool2d('),
+    (
+        'means pooled, not maxima',
+        'cnn.py',
+        'functional.max_pool2d(self._before_relu(x), 2)',
+        'functional.avg_pool2d(self._before_relu(x), 2)',
+    ),
     (
         'phase conjugated',
         'cnn.py',
@@ -231,5 +236,29 @@ TORCH = mutants_of(
         'training.py',
         'Adam(self.named_variables().values())',
         'Adam(self.named_variables().values(), betas=(0.8, 0.999))',
+    ),
+    (
+        'compared objects turned the other way',
+        'unrolled_training.py',
+        'torch.rot90(canvas, turn % 4)',
+        'torch.rot90(canvas, -turn % 4)',
+    ),
+    (
+        'a phase for the target alone',
+        'unrolled_training.py',
+        'self.network(object_ * phase,',
+        'self.network(object_,',
+    ),
+    (
+        'objects compared wherever the canvas is',
+        'unrolled_training.py',
+        '(weight * difference.square().sum(-1)).mean()',
+        '(weight.mean() * difference.square().sum(-1)).mean()',
+    ),
+    (
+        'every part of the counts taken for a half',
+        'unrolled_training.py',
+        'math.sqrt(view.share)',
+        'math.sqrt(0.5)',
     ),
 )

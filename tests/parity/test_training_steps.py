@@ -21,6 +21,7 @@ KEPT_PROBE = {'refine_probe': False, 'batch_size': 9}
 UNROLLED = {'N': 32, 'channels': (4, 8), 'sweeps_before': 4, 'sweeps': KEPT_PROBE}
 FAST = {'learning_rate': 1e-2}
 VIEWS = {'patterns_per_step': 7, 'window_px': 60, 'held_out_fraction': 0.2}
+OBJECTS = VIEWS | {'objective': 'thinned-objects'}
 CASES = {
     'groups of 1': (1, CNN, GROUPS, {}),
     'groups of 4, probe and scale trained': (
@@ -58,6 +59,13 @@ CASES = {
         {},
     ),
     'thinned': (3, UNROLLED, VIEWS | {'objective': 'thinned', 'thinnings': 2}, FAST),
+    'objects of halves': (3, UNROLLED, OBJECTS | {'thinnings': 2, 'epochs': 2}, FAST),
+    'objects of unequal parts': (
+        3,
+        UNROLLED | {'channels': (4,)},
+        OBJECTS | {'thinnings': 3, 'thinning_fraction': 0.7, 'least_fraction': 0.3},
+        FAST | {'accum_steps': 2, 'gradient_clip_val': None},
+    ),
     # Sweeps have fitted the very counts that are scored: what is left of the gradient is small.
     'poisson': (
         3,

@@ -110,16 +110,27 @@ def _watch_batches(patch: Any, course: Course) -> None:
         )
 
     def of_view(view: Any) -> None:
-        names = ('object_', 'photons', 'gauge', 'probe', 'scale', 'mean_count')
-        course.views.append({name: np.asarray(getattr(view, name)) for name in names})
+        names = ('object_', 'photons', 'gauge')
+        compared = hasattr(view.scored, 'weight')
+        of_score = ('object_', 'weight') if compared else ('probe', 'scale', 'mean_count')
+        course.views.append(
+            {name: np.asarray(getattr(view, name)) for name in names}
+            | {f'scored {name}': np.asarray(getattr(view.scored, name)) for name in of_score}
+        )
 
     for owner, name, note in (
         (tf_cnn_training.CnnTraining, '_tensors', of_groups),
         (torch_cnn_training.GroupData, '__getitem__', of_groups),
-        (tf_unrolled.Preparation, '_prepare', of_view),
-        (torch_unrolled.Preparation, '_prepare', of_view),
+        *(
+            (framework.Preparation, name, of_view)
+            for framework in (tf_unrolled, torch_unrolled)
+            for name in ('_scoring_counts', '_scoring_object')
+        ),
     ):
         patch.setattr(owner, name, watched(getattr(owner, name), note))
+
+    for framework in (tf_unrolled, torch_unrolled):
+        _watch_windows(patch, framework.UnrolledTraining, course)
 
     real = TrainingPlan.scored_counts
 
@@ -131,6 +142,19 @@ def _watch_batches(patch: Any, course: Course) -> None:
         return counts
 
     patch.setattr(TrainingPlan, 'scored_counts', scored_counts)
+
+
+def _watch_windows(patch: Any, owner: Any, course: Course) -> None:
+    """Write down which windows of compared objects a backend takes, and how it turns them."""
+    real = owner._window
+
+    def window(training: Any, step: Any) -> Any:
+        if training._plan.compares_objects:
+            names = ('view', 'window', 'patterns', 'turn', 'phase_rad')
+            course.batches.append({name: getattr(step, name) for name in names})
+        return real(training, step)
+
+    patch.setattr(owner, '_window', window)
 
 
 def watch_inputs(patch: Any) -> list[np.ndarray]:

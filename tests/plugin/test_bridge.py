@@ -16,7 +16,11 @@ from ptychodus.model import ModelCore
 model = ModelCore({settings})
 keys = list(model.processing_core.algorithm_parameter.available_reconstructors())
 """
-OURS = [f'pinn_{name}' for name in ('tensorflow', 'tensorflow-fit', 'pytorch', 'pytorch-fit')]
+OURS = [
+    f'pinn_{backend}{kind}'
+    for backend in ('tensorflow', 'pytorch')
+    for kind in ('', '-fit', '-pretrained')
+]
 
 
 @pytest.mark.parametrize('touched', [each for group in TOUCHED.values() for each in group], ids=str)

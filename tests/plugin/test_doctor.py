@@ -22,11 +22,11 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Hiding
 FRAMEWORKS = ['torch', 'lightning', 'tensorflow', 'keras']
 HEAVY = [*FRAMEWORKS, 'PyQt5']
 """What takes long to examine."""
-NAMES = ('tensorflow', 'tensorflow-fit', 'pytorch', 'pytorch-fit')
 COMMANDS = {
     'pytorch': "pip install 'ptychodus-torch-plugin[torch]'",
     'tensorflow': "pip install 'ptychodus-torch-plugin[tensorflow]'",
 }
+NAMES = tuple(f'{backend}{kind}' for backend in COMMANDS for kind in ('', '-fit', '-pretrained'))
 SEES = """
 import sys
 from ptychodus_torch_plugin.cli.app import run

@@ -104,6 +104,23 @@ def test_the_workflow_api_gives_the_same_object(work, from_batch, monkeypatch):
     assert_same_object(from_batch, load_product(work / 'api.h5'))
 
 
+def test_the_pretrained_network_gives_the_same_object(work):
+    shutil.copytree(work / 'in', work / 'pretrained')
+    (work / 'pretrained' / 'model.zip').unlink()
+    (work / 'pretrained' / 'settings.ini').write_text(SETTINGS.format(kind='-pretrained'))
+    ptychodus(work, '-b', 'reconstruct', '-i', work / 'pretrained', '-o', work / 'by-batch')
+    command(
+        work,
+        *('infer', '--backend', 'pytorch', '--accelerator', 'cpu'),
+        *('--model_path', 'pretrained', '--sweeps', 4, '--refine', 1),
+        *('--test_data', work / 'in' / 'product.h5'),
+        *('--diffraction', work / 'in' / 'diffraction.h5'),
+        *('--output_dir', work / 'by-command'),
+    )
+    by_batch = load_product(work / 'by-batch' / 'product.000100.h5')
+    assert_same_object(by_batch, load_product(work / 'by-command' / 'object.h5'))
+
+
 @pytest.mark.slow
 def test_a_fit_without_a_window(work):
     shutil.copytree(work / 'in', work / 'fit')

@@ -9,7 +9,7 @@ import pytest
 from ptychodus.api.reconstruct import TrainableReconstructor
 from ptychodus.api.settings import SettingsRegistry
 
-from ptychodus_torch_plugin import load_bundle
+from ptychodus_torch_plugin import load_bundle, reconstruct, with_sweeps
 from ptychodus_torch_plugin.backends.registry import Availability
 from ptychodus_torch_plugin.bundle.archive import read_bundle
 from ptychodus_torch_plugin.errors import BackendUnavailableError, BundleError, ConfigError
@@ -36,14 +36,16 @@ def object_of(output):
     return output.product.object_.get_array()[0]
 
 
-def test_each_backend_has_two(library, reconstructors):
+def test_each_backend_has_three(library, reconstructors):
     assert library.name == 'PINN'
     trainable = {n: isinstance(r, TrainableReconstructor) for n, r in reconstructors.items()}
     assert trainable == {
         'tensorflow': True,
         'tensorflow-fit': False,
+        'tensorflow-pretrained': False,
         'pytorch': True,
         'pytorch-fit': False,
+        'pytorch-pretrained': False,
     }
     assert library.availability.keys() == trainable.keys()
 
@@ -67,6 +69,31 @@ def test_a_fit_trains_on_the_scan_and_keeps_its_model(reconstructors, handed, tm
     found = object_of(last(reconstructors[other(backend)].reconstruct(handed)))
     error = np.linalg.norm(found - object_of(outputs[-1])) / np.linalg.norm(found)
     assert error < 1e-3
+
+
+@pytest.mark.parametrize('backend', ['pytorch'])
+def test_the_pretrained_network_stands_between_the_sweeps_asked_for(
+    library, reconstructors, handed, tmp_path, caplog, backend
+):
+    caplog.set_level(logging.INFO)
+    choose(library, **{'model.sweeps.refine_probe': False, 'model.architecture': 'cnn'})
+    outputs = list(reconstructors[f'{backend}-pretrained'].reconstruct(handed))
+    assert outputs[-1].progress == reconstructors[f'{backend}-pretrained'].get_progress_goal()
+    assert 'measured: 4 sweeps + network + 1 sweep: R 0.' in caplog.text
+    product, scan = outputs[-1].product, scan_of(handed)
+    assert product.object_.get_geometry() == handed.product.object_.get_geometry()
+
+    shipped = load_bundle('pretrained', backend=backend)
+    model = with_sweeps(shipped, sweeps_before=4, sweeps_after=1, refine_probe=False)
+    expected = reconstruct(model, scan)
+    losses = [(loss.epoch, loss.value) for loss in product.losses]
+    assert losses == [
+        (stage, pytest.approx(r, rel=1e-3))
+        for stage, r in enumerate(expected.r_fitted.values(), start=1)
+    ]
+    error = np.linalg.norm(object_of(outputs[-1]) - expected.object_)
+    assert error < 1e-3 * np.linalg.norm(expected.object_)
+    assert not list((tmp_path / 'home').rglob('*.zip'))
 
 
 @pytest.mark.parametrize('backend', ['tensorflow'])
@@ -142,6 +169,7 @@ def test_without_a_model_there_is_one_sentence(reconstructors, handed, caplog):
     with pytest.raises(ConfigError, match=r'no model; expected one\. Choose Train'):
         last(reconstructors['pytorch'].reconstruct(handed))
     assert 'pytorch-fit' in caplog.text
+    assert 'pytorch-pretrained, which needs no training' in caplog.text
     with pytest.raises(ConfigError, match='no model to save'):
         reconstructors['pytorch'].save_model(Path('model.zip'))
 
@@ -163,7 +191,7 @@ def test_a_backend_that_cannot_be_used_says_why(handed, monkeypatch, tmp_path, c
     )
     library = create_library(SettingsRegistry())
     assert library.availability['tensorflow-fit'] == reason
-    for name in ('tensorflow', 'tensorflow-fit'):
+    for name in ('tensorflow', 'tensorflow-fit', 'tensorflow-pretrained'):
         [lame] = [each for each in library if each.name == name]
         assert isinstance(lame, TrainableReconstructor) == (name == 'tensorflow')
         uses = [lambda lame=lame: list(lame.reconstruct(handed))]
@@ -219,3 +247,5 @@ def test_a_backend_of_another_package_appears_and_computes(handed, tmp_path, mon
     assert {'numpy-demo', 'numpy-demo-fit', 'pytorch'} <= found.keys()
     product = last(found['numpy-demo-fit'].reconstruct(handed)).product
     assert 0.1 < product.losses[-1].value < 0.6
+    with pytest.raises(ConfigError, match='numpy-demo has no network'):
+        last(found['numpy-demo-pretrained'].reconstruct(handed))

@@ -122,7 +122,7 @@ def test_what_is_chosen_for_another_family_is_left_out(family):
         assert settings.applies(entry) == applies, entry.path
         if applies:
             assert value_at(run, entry.path) == another(entry), entry.path
-        elif entry.path != 'model.sweeps_after':
+        else:
             assert value_at(run, entry.path) == value_at(defaults, entry.path), entry.path
     assert run.model.N == 64
 
@@ -153,9 +153,6 @@ def test_a_settings_file_may_name_a_few(tmp_path):
     [
         ('model.sweeps.probe_modes', 0, 'unrolled', None),
         ('model.sweeps.probe_modes', 2, 'unrolled', 2),
-        ('model.sweeps_after', -1, 'unrolled', 3),
-        ('model.sweeps_after', -1, 'cnn', 0),
-        ('model.sweeps_after', 0, 'unrolled', 0),
         ('inference.refine', -1, 'unrolled', None),
         ('inference.refine', 0, 'unrolled', 0),
         ('training.n_groups', 0, 'cnn', None),
@@ -207,7 +204,11 @@ def test_a_network_trained_against_the_truth_has_no_weights_of_patterns():
     ('section', 'key', 'allowed'),
     [
         ('PINNModel', 'Architecture', "'unrolled', 'cnn', 'none'"),
-        ('PINNTraining', 'Objective', "'automatic', 'thinned', 'poisson'"),
+        (
+            'PINNTraining',
+            'Objective',
+            "'automatic', 'thinned-objects', 'thinned', 'poisson'",
+        ),
     ],
 )
 def test_an_unknown_choice_in_the_file_is_told_when_it_runs(tmp_path, section, key, allowed):
@@ -255,6 +256,18 @@ def test_a_model_that_exists_needs_no_settings_for_training():
     assert of_cnn.execution.num_threads == 2
 
 
+@each_family
+def test_the_pretrained_network_takes_sweeps_and_no_training(family):
+    _, settings = changed_everywhere(family)
+    run, defaults = settings.pretrained_config('tensorflow'), RunConfig(backend='tensorflow')
+    left_out = OF_CNN | OF_ANY_TRAINING | OF_UNROLLED
+    left_out |= {'model.architecture', 'execution.logger_backend'}
+    for entry in ENTRIES:
+        expected = value_at(defaults, entry.path) if entry.path in left_out else another(entry)
+        assert value_at(run, entry.path) == expected, entry.path
+    assert run.backend == 'tensorflow'
+
+
 def test_names_are_unique_and_explained():
     places = [(entry.section, entry.key.lower()) for entry in ENTRIES]
     labels = [(entry.group, entry.label) for entry in ENTRIES]
@@ -269,7 +282,8 @@ def test_names_are_unique_and_explained():
     ('path', 'expected'),
     [
         ('model.sweeps.refine_probe', 'Default: on.'),
-        ('model.sweeps_after', 'Default: automatic (3). Range: 0 or more, or -1 for automatic.'),
+        ('model.sweeps_after', 'Default: 0. Range: 0 or more.'),
+        ('inference.refine', 'Default: automatic. Range: 0 or more, or -1 for automatic.'),
         ('training.objective', 'Default: automatic.'),
         ('execution.learning_rate', 'Default: 0.001. Range: above 0 to 1.'),
         ('training.held_out_fraction', 'Default: 0.1. Range: 0 to 0.5.'),

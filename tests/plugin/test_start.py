@@ -11,7 +11,7 @@ PTYCHODUS = 'import ptychodus.api.reconstruct, ptychodus.api.settings, ptychodus
 CREATE = """
 from ptychodus_torch_plugin.integration.library import create_library
 library = create_library(ptychodus.api.settings.SettingsRegistry())
-assert len(list(library)) >= 4
+assert len(list(library)) >= 6
 """
 LATE = {
     f'ptychodus_torch_plugin.{name}'

@@ -140,7 +140,7 @@ def test_what_is_left_out_takes_the_defaults_for_the_scan(backend):
     assert backend.asked == [None]
     assert trained.config == ModelConfig(N=24)
     ((args, options),) = backend.calls
-    assert args[1:] == (TrainingConfig(objective='thinned'), ExecutionConfig())
+    assert args[1:] == (TrainingConfig(objective='thinned-objects'), ExecutionConfig())
     assert options['checkpoint_dir'] is options['log_dir'] is None
     assert options['resume'] is False
     assert options['should_stop']() is False
@@ -202,11 +202,20 @@ def test_reconstruction_hands_everything_to_the_model():
     assert options['should_stop']() is False
 
 
-def test_a_scan_of_another_size_is_not_reconstructed():
-    model = api.train([scan_of()])
-    with pytest.raises(ShapeError, match=r'wide: patterns are 24 x 24 px, .* N = 16'):
+def test_groups_of_another_size_are_not_reconstructed():
+    model = api.train([scan_of(64)], ModelConfig(architecture='cnn', N=64))
+    with pytest.raises(ShapeError, match=r'wide: patterns are 24 x 24 px, .* N = 64'):
         api.reconstruct(model, scan_of(24, name='wide'))
     assert model.trained.calls == []
+    with pytest.raises(ConfigError, match="the model is a 'cnn'"):
+        api.with_sweeps(model, sweeps_before=3)
+
+
+def test_a_network_on_the_canvas_is_trained_on_with_scans_of_another_size(backend):
+    start = api.train([scan_of()])
+    model = api.train([scan_of(24)], start=start)
+    assert model.config == start.config.model_copy(update={'N': 24})
+    assert model.probe.shape[-1] == 24
 
 
 # Bundles

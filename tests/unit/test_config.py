@@ -71,6 +71,7 @@ UNUSUAL = RunConfig(
         window_px=67,
         thinnings=71,
         thinning_fraction=0.73,
+        least_fraction=0.179,
         held_out_fraction=0.079,
         seed=89,
         batch_size=109,
@@ -168,7 +169,7 @@ def test_one_message_lists_every_fault_with_its_place_and_value():
         'model.sweeps.momentum = 1.0: ',
         'model.channels = []: ',
         'training.epochs = 0: ',
-        "training.objective = 'magic': Input should be 'thinned' or 'poisson'",
+        "training.objective = 'magic': Input should be 'thinned-objects', 'thinned' or 'poisson'",
         'inference.refine = -1: ',
     ):
         assert fault in message
@@ -198,12 +199,18 @@ def test_settings_that_are_no_mapping_are_refused(values):
         (ModelConfig, 'channels', ((1,), (3, 2, 1, 4, 5, 6)), ((), (0,), (1,) * 7, (2, -1))),
         (ModelConfig, 'sweeps_before', (1, 40), (0,)),
         (ModelConfig, 'sweeps_after', (0, 40), (-1,)),
-        (TrainingConfig, 'objective', (None, 'thinned', 'poisson'), ('mae',)),
+        (
+            TrainingConfig,
+            'objective',
+            (None, 'thinned-objects', 'thinned', 'poisson'),
+            ('mae', 'objects'),
+        ),
         (TrainingConfig, 'epochs', (1,), (0,)),
         (TrainingConfig, 'patterns_per_step', (1,), (0,)),
         (TrainingConfig, 'window_px', (None, 64), (0,)),
         (TrainingConfig, 'thinnings', (None, 2), (0,)),
         (TrainingConfig, 'thinning_fraction', (0.01, 0.99), (0.0, 1.0)),
+        (TrainingConfig, 'least_fraction', (None, 1e-4, 0.5), (0.0, -0.1, 0.51, 1.0)),
         (TrainingConfig, 'held_out_fraction', (0.0, 0.5), (0.51, -0.1)),
         (TrainingConfig, 'seed', (0, 2**40), (-1,)),
         (TrainingConfig, 'batch_size', (1, 512), (0, 1.5)),
@@ -271,6 +278,19 @@ def test_ranges_of_cnn(field, good, bad):
     for value in bad:
         with pytest.raises(ConfigError, match=field):
             ModelConfig.parse({'architecture': 'cnn', field: value})
+
+
+def test_the_least_share_of_the_counts_is_no_more_than_the_largest():
+    message = (
+        'run.yaml: training: least_fraction = 0.3 is more than thinning_fraction = 0.2; expected '
+        'at most as much'
+    )
+    values = {'thinning_fraction': 0.2, 'least_fraction': 0.3}
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        RunConfig.parse({'training': values}, source='run.yaml')
+    for least in (0.2, 1e-3):
+        found = TrainingConfig.parse(values | {'least_fraction': least})
+        assert (found.least_fraction, found.thinning_fraction) == (least, 0.2)
 
 
 @pytest.mark.parametrize('n_px', [16, 64, 72, 200, 256, 1024])

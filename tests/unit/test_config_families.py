@@ -39,19 +39,18 @@ OF_CNN_TRAINING = {
     'intensity_scale_trainable': True,
 }
 OF_ANY = {'architecture', 'N', 'sweeps', 'sweeps_after', 'sweeps_before', 'channels'}
-OF_ANY_TRAINING = {
-    'objective',
-    'epochs',
-    'held_out_fraction',
-    'seed',
-    'patterns_per_step',
-    'window_px',
-    'thinnings',
-    'thinning_fraction',
+OF_ANY_TRAINING = {'objective', 'epochs', 'held_out_fraction', 'seed'}
+OF_UNROLLED_TRAINING = {
+    'patterns_per_step': 48,
+    'window_px': 96,
+    'thinnings': 3,
+    'thinning_fraction': 0.25,
+    'least_fraction': 0.125,
 }
 
 PINN = ModelConfig(architecture='cnn')
 SUPERVISED = ModelConfig(architecture='cnn', model_type='supervised')
+OBJECTIVES = ('thinned-objects', 'thinned', 'poisson')
 WEIGHTS = ('nll_weight', 'mae_weight', 'tv_weight', 'realspace_mae_weight')
 
 
@@ -92,9 +91,10 @@ def test_the_outer_channels_leave_some_for_the_centre():
 
 
 def test_every_setting_has_its_family():
-    """A new setting has to be told whether it means something for 'cnn' alone."""
+    """A new setting has to be told whether it means something for one family alone."""
     assert OF_CNN.keys() | OF_ANY == ModelConfig.model_fields.keys()
-    assert OF_CNN_TRAINING.keys() | OF_ANY_TRAINING == TrainingConfig.model_fields.keys()
+    of_training = OF_CNN_TRAINING.keys() | OF_UNROLLED_TRAINING.keys() | OF_ANY_TRAINING
+    assert of_training == TrainingConfig.model_fields.keys()
 
 
 @pytest.mark.parametrize('architecture', ['unrolled', 'none'])
@@ -110,21 +110,13 @@ def test_settings_of_cnn_are_refused_elsewhere_by_both_names(architecture, name)
     assert getattr(ModelConfig(architecture=architecture, **{name: default}), name) == default
 
 
-@pytest.mark.parametrize(
-    ('values', 'expected'),
-    [
-        ({'architecture': 'cnn'}, 0),
-        ({'architecture': 'unrolled'}, 3),
-        ({'architecture': 'none'}, 3),
-        ({}, 3),
-        ({'architecture': 'cnn', 'sweeps_after': 3}, 3),
-        ({'architecture': 'unrolled', 'sweeps_after': 0}, 0),
-    ],
-)
-def test_refining_is_the_default_of_all_but_cnn(values, expected):
-    config = RunConfig.parse({'model': values}).model
-    assert config.sweeps_after == expected
-    assert ModelConfig.parse(json.loads(json.dumps(config.to_json()))) == config
+@pytest.mark.parametrize('architecture', ['unrolled', 'cnn', 'none'])
+def test_nothing_follows_a_network_unless_it_is_asked_for(architecture):
+    """A network takes noise out of an object; sweeps after it put it back."""
+    for values, expected in (({}, 0), ({'sweeps_after': 3}, 3)):
+        config = RunConfig.parse({'model': {'architecture': architecture, **values}}).model
+        assert config.sweeps_after == expected
+        assert ModelConfig.parse(json.loads(json.dumps(config.to_json()))) == config
 
 
 def test_the_gridsize_decides_the_patterns_of_a_group():
@@ -138,7 +130,8 @@ def test_the_gridsize_decides_the_patterns_of_a_group():
 
 @pytest.mark.parametrize('architecture', ['unrolled', 'none'])
 @pytest.mark.parametrize(
-    ('given', 'objective'), [(None, 'thinned'), ('thinned', 'thinned'), ('poisson', 'poisson')]
+    ('given', 'objective'),
+    [(None, 'thinned-objects'), *((name, name) for name in OBJECTIVES)],
 )
 def test_the_objective_of_a_network_on_the_canvas(architecture, given, objective):
     training = TrainingConfig(objective=given, epochs=5)
@@ -170,6 +163,7 @@ def test_the_losses_of_cnn(model, given, expected, objective):
     ('model', 'given', 'words'),
     [
         (PINN, {'objective': 'thinned'}, "objective = 'thinned' is for architecture 'unrolled'"),
+        (PINN, {'objective': 'thinned-objects'}, "objective = 'thinned-objects' is for arch"),
         (PINN, {'nll_weight': 0.0}, 'nll_weight = 0, mae_weight = 0, .* nll_weight or mae_weight'),
         (PINN, {'nll_weight': 0.0, 'realspace_mae_weight': 1.0}, "a 'pinn' model .* 'supervised'"),
         (SUPERVISED, {'objective': 'thinned'}, "but the model is 'cnn'; expected 'poisson'"),
@@ -192,3 +186,13 @@ def test_training_settings_of_cnn_are_refused_elsewhere(architecture, name):
     )
     with pytest.raises(ConfigError, match=re.escape(message)):
         TrainingConfig(**{name: value}).for_model(ModelConfig(architecture=architecture))
+
+
+@pytest.mark.parametrize('name', OF_UNROLLED_TRAINING)
+def test_training_settings_of_unrolled_are_refused_by_cnn(name):
+    value = OF_UNROLLED_TRAINING[name]
+    message = f"{name} = {value!r} is a setting of architecture 'unrolled', but the model is 'cnn'."
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        TrainingConfig(**{name: value}).for_model(PINN)
+    filled = TrainingConfig(**{name: value}).for_model(ModelConfig())
+    assert getattr(filled, name) == value

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ptychodus_torch_plugin.benchmarks.quality import cases
 from ptychodus_torch_plugin.aberrations import overlap, with_aberrations
+from ptychodus_torch_plugin.benchmarks.quality import cases
 from ptychodus_torch_plugin.errors import ConfigError, ScanValueError
 from ptychodus_torch_plugin.physics import far_field
 from ptychodus_torch_plugin.simulate import diameter_of, zone_plate_probe

@@ -10,6 +10,9 @@ from ptychodus_torch_plugin.config import TrainingConfig
 from ptychodus_torch_plugin.errors import ConfigError, TrainingError
 from ptychodus_torch_plugin.scan import ScanData
 from ptychodus_torch_plugin.training_plan import (
+    LOOKS,
+    PHASE_RAD,
+    TURNS,
     Step,
     TrainingPlan,
     View,
@@ -215,7 +218,7 @@ def test_many_photons_and_none():
 def test_all_counts_make_one_view_per_scan(scan):
     plan = TrainingPlan([scan, scan_at(spiral(30))], settings(objective='poisson'))
     assert plan.views == [View(0), View(1)]
-    assert [view.share(0.3) for view in plan.views] == [1.0, 1.0]
+    assert [view.share for view in plan.views] == [1.0, 1.0]
     chosen = np.array([7, 3])
     for get in (plan.seen_counts, plan.scored_counts):
         np.testing.assert_array_equal(get(View(0)), scan.patterns)
@@ -230,15 +233,15 @@ def test_equal_parts_change_roles(scan):
     one, other = View(0, 1, 0), View(0, 1, 1)
     np.testing.assert_array_equal(plan.seen_counts(one), plan.scored_counts(other))
     np.testing.assert_array_equal(plan.scored_counts(one), plan.seen_counts(other))
-    assert one.share(0.5) == other.share(0.5) == 0.5
+    assert one.share == other.share == 0.5
 
 
 def test_unequal_parts_do_not(scan):
     plan = TrainingPlan([scan], settings(thinning_fraction=0.7))
-    assert plan.views == [View(0, 0, 0), View(0, 1, 0)]
+    assert plan.views == [View(0, 0, 0, fraction=0.7), View(0, 1, 0, fraction=0.7)]
     view = plan.views[0]
-    assert view.share(0.7) == 0.7
-    assert View(0, 0, 1).share(0.7) == pytest.approx(0.3)
+    assert view.share == 0.7
+    assert View(0, 0, 1, fraction=0.7).share == pytest.approx(0.3)
     share = plan.seen_counts(view).sum() / scan.patterns.sum()
     assert share == pytest.approx(0.7, abs=0.01)
 
@@ -269,6 +272,75 @@ def test_every_thinning_of_every_scan_is_another_draw(scan):
             assert correlation == pytest.approx(-1 if partners else 0, abs=0.05)
     other_seed = TrainingPlan([scan], settings(seed=4))
     assert (other_seed.seen_counts(View(0, 0, 0)) != draws[0]).any()
+
+
+def fractions(*scans, **changes):
+    views = TrainingPlan(scans, settings(**changes)).views
+    return [view.fraction for view in views]
+
+
+def test_a_share_may_be_drawn_for_each_thinning(scan):
+    """All orders of magnitude alike: the logarithm is uniform."""
+    least, most = 2e-3, 0.8
+    found = fractions(scan, thinning_fraction=most, least_fraction=least, thinnings=400)
+    assert len(set(found)) == 400
+    assert least <= min(found) < 1.1 * least
+    assert 0.9 * most < max(found) <= most
+    place = np.log(np.array(found) / least) / np.log(most / least)
+    # Within five standard errors of the share of each fifth.
+    shares = np.histogram(place, 5, (0, 1))[0] / 400
+    np.testing.assert_allclose(shares, 0.2, atol=5 * np.sqrt(0.2 * 0.8 / 400))
+
+
+def test_drawn_shares_depend_on_seed_scan_and_thinning_alone(scan):
+    ranged = {'thinning_fraction': 0.8, 'least_fraction': 0.01}
+    found = fractions(scan, **ranged, thinnings=3)
+    assert fractions(scan_at(spiral(30)), **ranged, thinnings=5)[:3] == found
+    assert fractions(scan, scan, **ranged, thinnings=3)[:3] == found
+    others = fractions(scan, scan, **ranged, thinnings=3)[3:]
+    assert len({*found, *others, *fractions(scan, **ranged, thinnings=3, seed=4)}) == 9
+
+
+@pytest.mark.parametrize('share', [0.5, 0.25])
+def test_a_range_without_width_is_a_share(scan, share):
+    ranged = TrainingPlan([scan], settings(thinning_fraction=share, least_fraction=share))
+    assert ranged.views == TrainingPlan([scan], settings(thinning_fraction=share)).views
+
+
+def test_counts_are_split_by_the_share_of_their_view(scan):
+    plan = TrainingPlan([scan], settings(thinning_fraction=0.9, least_fraction=0.1, thinnings=5))
+    assert len(plan.views) == 5
+    for view in plan.views:
+        assert view.share == view.fraction != 0.9
+        seen, scored = plan.seen_counts(view), plan.scored_counts(view)
+        np.testing.assert_array_equal(seen + scored, scan.patterns)
+        assert seen.sum() / scan.patterns.sum() == pytest.approx(view.fraction, abs=0.01)
+
+
+def test_the_other_view_has_the_other_part(scan):
+    plan = TrainingPlan([scan], settings(thinning_fraction=0.3))
+    view = plan.views[1]
+    assert view.other == View(0, 1, 1, fraction=0.3)
+    assert view.other.other == view
+    assert (view.share, view.other.share) == (0.3, pytest.approx(0.7))
+    np.testing.assert_array_equal(plan.seen_counts(view.other), plan.scored_counts(view))
+    np.testing.assert_array_equal(plan.scored_counts(view.other), plan.seen_counts(view))
+
+
+def test_objects_are_made_of_both_parts_if_they_are_compared(scan):
+    def views(objective, share):
+        plan = TrainingPlan([scan], settings(objective=objective, thinning_fraction=share))
+        assert plan.compares_objects == (objective == 'thinned-objects')
+        return plan.views, plan.swept_views
+
+    for objective in ('poisson', 'thinned'):
+        corrected, swept = views(objective, 0.3)
+        assert swept == corrected
+    corrected, swept = views('thinned-objects', 0.5)
+    assert swept == corrected == [View(0, t, part) for t in (0, 1) for part in (0, 1)]
+    corrected, swept = views('thinned-objects', 0.3)
+    assert corrected == [View(0, t, 0, 0.3) for t in (0, 1)]
+    assert swept == [View(0, t, part, 0.3) for t in (0, 1) for part in (0, 1)]
 
 
 def test_one_scan_is_thinned_more_often_than_each_of_many(scan):
@@ -391,23 +463,57 @@ def test_an_epoch_visits_each_view_about_once_per_pattern(two_scans, per_step):
         assert count == max(1, round(len(plan.pools[view.scan]) / per_step))
 
 
+@pytest.mark.parametrize('window_px', [16, 40, 60, 500])
+def test_an_epoch_looks_at_each_pixel_of_compared_objects_so_often(two_scans, window_px):
+    changes = {'objective': 'thinned-objects', 'window_px': window_px}
+    plan = plan_of(*two_scans, **changes)
+    visits = np.bincount([step.view for step in plan.steps(4)], minlength=len(plan.views))
+    for view, count in zip(plan.views, visits, strict=True):
+        canvas = np.prod(two_scans[view.scan].frame.shape)
+        window = np.prod(plan.window_shape(view.scan))
+        assert count * window == pytest.approx(LOOKS * canvas, abs=0.5 * window)
+        assert count == LOOKS or window < canvas
+    # How many patterns lie there changes nothing.
+    assert len(plan_of(*two_scans, **changes, patterns_per_step=1).steps(4)) == visits.sum()
+
+
+def test_compared_objects_are_turned_and_drift_in_phase(scan):
+    plan = plan_of(scan, objective='thinned-objects', window_px=N)
+    steps = [step for epoch in range(4) for step in plan.steps(epoch)]
+    turns = np.bincount([step.turn for step in steps])
+    assert len(turns) == TURNS == 8
+    n = len(steps)
+    np.testing.assert_allclose(turns / n, 1 / 8, atol=5 * np.sqrt(1 / 8 * 7 / 8 / n))
+    phases = np.array([step.phase_rad for step in steps])
+    assert phases.mean() == pytest.approx(0, abs=5 * PHASE_RAD / np.sqrt(n))
+    assert phases.std() == pytest.approx(PHASE_RAD, rel=5 / np.sqrt(2 * n))
+
+
+@pytest.mark.parametrize('objective', ['thinned', 'poisson'])
+def test_windows_with_patterns_are_not(scan, objective):
+    """A detector would have to be turned with them."""
+    steps = plan_of(scan, objective=objective).steps(0)
+    assert {(step.turn, step.phase_rad) for step in steps} == {(0, 0.0)}
+
+
 def test_views_take_turns_in_random_order(scan):
     order = [step.view for step in plan_of(scan).steps(0)]
     assert order != sorted(order)
 
 
 def same(one: list[Step], other: list[Step]) -> bool:
-    return len(one) == len(other) and all(
-        (a.view, a.window, a.patterns.tolist()) == (b.view, b.window, b.patterns.tolist())
-        for a, b in zip(one, other, strict=True)
-    )
+    def values(step: Step) -> list[object]:
+        return [np.asarray(value).tolist() for value in vars(step).values()]
+
+    return [values(step) for step in one] == [values(step) for step in other]
 
 
-def test_the_steps_of_an_epoch_depend_on_seed_and_epoch_alone(two_scans):
-    plan, again = plan_of(*two_scans), plan_of(*two_scans)
+@pytest.mark.parametrize('objective', ['thinned', 'thinned-objects'])
+def test_the_steps_of_an_epoch_depend_on_seed_and_epoch_alone(two_scans, objective):
+    plan, again = (plan_of(*two_scans, objective=objective) for _ in range(2))
     later = again.steps(7)
     again.steps(2)
     assert same(plan.steps(7), later)
     assert same(plan.steps(7), plan.steps(7))
     assert not same(plan.steps(6), later)
-    assert not same(plan_of(*two_scans, seed=4).steps(7), later)
+    assert not same(plan_of(*two_scans, objective=objective, seed=4).steps(7), later)

@@ -81,7 +81,9 @@ class Preparation:
         swept = {view: self._swept(view)[1:] for view in self._plan.swept_views}
         regions = [target_region(scan) for scan in self._task.scans]
         return [
-            self._scoring_object(*swept[view], swept[view.other][0].object_, regions[view.scan])
+            self._scoring_object(
+                view, *swept[view], swept[view.other][0].object_, regions[view.scan]
+            )
             for view in self._plan.views
         ]
 
@@ -122,10 +124,10 @@ class Preparation:
         return Prepared(state.object_, photons, gauge, scored)
 
     def _scoring_object(
-        self, state: SweepState, photons: Tensor, other: Tensor, region: BoolArray
+        self, view: View, state: SweepState, photons: Tensor, other: Tensor, region: BoolArray
     ) -> Prepared:
         object_ = state.object_
-        target = object_target(object_.numpy(), photons.numpy(), other.numpy(), region)
+        target = object_target(*(x.numpy() for x in (object_, photons, other)), region, view.share)
         scored = ScoredObject(tf.constant(target.object_), tf.constant(target.weight))
         return Prepared(object_, photons, mean_transmission(object_, photons), scored)
 
@@ -149,7 +151,7 @@ class Preparation:
 class Scored(NamedTuple):
     """What k patterns measured, and how to predict it; corners count from the part of the canvas.
 
-    `scale` and `mean_count` are those of `Prepared`.
+    `scale` and `mean_count` are those of `ScoredCounts`.
     """
 
     probe: Tensor

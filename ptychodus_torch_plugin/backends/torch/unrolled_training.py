@@ -77,7 +77,9 @@ class Preparation:
         swept = {view: self._swept(view)[1:] for view in self._plan.swept_views}
         regions = [target_region(scan) for scan in self._task.scans]
         return [
-            self._scoring_object(*swept[view], swept[view.other][0].object_, regions[view.scan])
+            self._scoring_object(
+                view, *swept[view], swept[view.other][0].object_, regions[view.scan]
+            )
             for view in self._plan.views
         ]
 
@@ -120,11 +122,11 @@ class Preparation:
         return Prepared(state.object_, photons, gauge, scored)
 
     def _scoring_object(
-        self, state: SweepState, photons: Tensor, other: Tensor, region: BoolArray
+        self, view: View, state: SweepState, photons: Tensor, other: Tensor, region: BoolArray
     ) -> Prepared:
         object_ = state.object_
         target = object_target(
-            object_.cpu().numpy(), photons.cpu().numpy(), other.cpu().numpy(), region
+            *(x.cpu().numpy() for x in (object_, photons, other)), region, view.share
         )
         scored = ScoredObject(
             *(torch.as_tensor(x, device=object_.device) for x in (target.object_, target.weight))
