@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ptychodus_torch_plugin.api import Model, load_bundle, reconstruct, train
+    from ptychodus_torch_plugin.api import Model, load_bundle, reconstruct, train, with_sweeps
     from ptychodus_torch_plugin.backends.protocol import Progress, Reconstruction
     from ptychodus_torch_plugin.backends.registry import Availability, available_backends
     from ptychodus_torch_plugin.config import (

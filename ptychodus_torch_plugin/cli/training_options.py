@@ -139,7 +139,7 @@ class AllTrainingOptions(TrainingOptions):
         Monitor | None,
         setting(
             '--checkpoint-monitor',
-            default='val-loss',
+            default='train-loss for thinned-objects, else val-loss',
             what='Loss that says which epoch is best; the training loss where none is held out.',
         ),
     ] = None

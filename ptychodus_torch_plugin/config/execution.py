@@ -61,8 +61,10 @@ class ExecutionConfig(Settings):
     """Write checkpoints, from which training resumes."""
     checkpoint_save_top_k: Annotated[int, Field(ge=-1)] = 1
     """How many of the best epochs are kept; -1: all, 0: none, so that the last weights hold."""
-    checkpoint_monitor_metric: Literal['val_loss', 'train_loss'] = 'val_loss'
-    """Loss that says which epoch is best; without validation data always the training loss."""
+    checkpoint_monitor_metric: Literal['val_loss', 'train_loss'] | None = None
+    """Loss that says which epoch is best; without validation data always the training loss.  None
+    takes 'train_loss' where objects are compared, for independent photons cannot be learnt by
+    heart and patterns hardly tell objects at low dose, else 'val_loss'."""
     checkpoint_mode: Literal['min', 'max'] = 'min'
     """Whether the best is the lowest or the highest."""
     early_stop_patience: Positive = 100

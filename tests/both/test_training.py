@@ -147,8 +147,13 @@ def test_objects_are_compared_with_those_of_the_other_photons(
     scan = simulated(photons=1e4, n_positions=36, background=2.0)
     compared = inside.spy_on_objects(monkeypatch)
     changes = {'objective': 'thinned-objects', 'least_fraction': least, 'window_px': 48}
-    quick.fit(scan, epochs=1, learning_rate=1e-12, **changes)
+    events = []
+    options = {'on_event': events.append}
+    quick.fit(scan, epochs=1, learning_rate=1e-12, options=options, **changes)
     plan = TrainingPlan([scan], quick.changed(changes).training)
+    prepared = [event for event in events if event.phase == 'prepare']
+    # Two objects, and that of all counts for validation.
+    assert len(prepared) == 3 * MODEL.sweeps_before == prepared[-1].total
     assert (plan.views[0].fraction == 0.5) == (least is None)
     swept = {view: swept_by_oracle(scan, plan, view, MODEL) for view in plan.swept_views}
     steps = plan.steps(0)

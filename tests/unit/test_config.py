@@ -243,7 +243,7 @@ def test_settings_that_are_no_mapping_are_refused(values):
         (ExecutionConfig, 'accum_steps', (1, 9), (0,)),
         (ExecutionConfig, 'gradient_clip_val', (None, 0.5), (0.0, -1.0)),
         (ExecutionConfig, 'checkpoint_save_top_k', (-1, 0, 5), (-2,)),
-        (ExecutionConfig, 'checkpoint_monitor_metric', ('val_loss', 'train_loss'), ('loss',)),
+        (ExecutionConfig, 'checkpoint_monitor_metric', (None, 'val_loss', 'train_loss'), ('loss',)),
         (ExecutionConfig, 'checkpoint_mode', ('min', 'max'), ('best',)),
         (ExecutionConfig, 'early_stop_patience', (1,), (0,)),
         (ExecutionConfig, 'logger_backend', ('csv', 'tensorboard', 'mlflow', 'none'), ('wandb',)),

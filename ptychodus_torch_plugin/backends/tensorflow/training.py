@@ -99,7 +99,9 @@ class Training:
     @property
     def monitor(self) -> str:
         """Name of the loss that says which epoch is best."""
-        wanted = self._task.execution.checkpoint_monitor_metric
+        compares_objects = self._task.training.objective == 'thinned-objects'
+        usual = 'train_loss' if compares_objects else 'val_loss'
+        wanted = self._task.execution.checkpoint_monitor_metric or usual
         return 'val_loss' if self.validated and wanted == 'val_loss' else 'loss'
 
     def begin(self) -> None:

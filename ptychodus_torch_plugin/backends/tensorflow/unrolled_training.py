@@ -127,7 +127,8 @@ class Preparation:
         self, view: View, state: SweepState, photons: Tensor, other: Tensor, region: BoolArray
     ) -> Prepared:
         object_ = state.object_
-        target = object_target(*(x.numpy() for x in (object_, photons, other)), region, view.share)
+        one, light, another = (x.numpy() for x in (object_, photons, other))
+        target = object_target(one, light, another, region, view.share)
         scored = ScoredObject(tf.constant(target.object_), tf.constant(target.weight))
         return Prepared(object_, photons, mean_transmission(object_, photons), scored)
 

@@ -125,9 +125,8 @@ class Preparation:
         self, view: View, state: SweepState, photons: Tensor, other: Tensor, region: BoolArray
     ) -> Prepared:
         object_ = state.object_
-        target = object_target(
-            *(x.cpu().numpy() for x in (object_, photons, other)), region, view.share
-        )
+        one, light, another = (x.cpu().numpy() for x in (object_, photons, other))
+        target = object_target(one, light, another, region, view.share)
         scored = ScoredObject(
             *(torch.as_tensor(x, device=object_.device) for x in (target.object_, target.weight))
         )
