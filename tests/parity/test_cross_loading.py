@@ -31,7 +31,7 @@ CASES = {
     'sweeps alone': ({'architecture': 'none', 'sweeps_before': 6}, {}),
     'unrolled': (
         {'sweeps_before': 6, 'channels': (4, 8)},
-        {'epochs': 2, 'thinnings': 1, 'patterns_per_step': 8},
+        {'objective': 'thinned', 'epochs': 2, 'thinnings': 1, 'patterns_per_step': 8},
     ),
     'groups of 1': (CNN, GROUPS),
     'groups of 4, probe and scale trained': (
