@@ -39,6 +39,7 @@ from ptychodus_torch_plugin.arrays import IndexArray
 from ptychodus_torch_plugin.config import SweepConfig
 from ptychodus_torch_plugin.deflection import moment_weights
 from ptychodus_torch_plugin.exposures import Exposures, displacement_figures
+from ptychodus_torch_plugin.lattice import Lattice
 from ptychodus_torch_plugin.physics import Complex, Real
 from ptychodus_torch_plugin.probes import (
     center_px,
@@ -161,6 +162,7 @@ def sweep_oracle(
             beta = min(config.probe_momentum, sweep.momentum)
             probe_velocity = beta * probe_velocity + (state.probe - probe_before)
             state.probe += beta * probe_velocity
+            _undo_net(visits.lattice, state, object_velocity, probe_velocity)
             _keep_gauge(state, object_velocity, probe_velocity, energy, home)
         if phase is not None:
             factor = np.exp(1j * sweep.deflection * phase)
@@ -248,6 +250,19 @@ class _Visits(PoolVisits):
             for wave, node in zip(bank, self._nodes_px, strict=True)
         ]
         return np.asarray(np.sum(parts, axis=0))
+
+
+def _undo_net(
+    lattice: Lattice | None, state: SweepState, object_velocity: Complex, probe_velocity: Complex
+) -> None:
+    """Undo what a regular scan cannot know: functions that repeat from position to position."""
+    if lattice is None:
+        return
+    of_probe, of_object = lattice.factors(state.probe)
+    for array in (state.probe, probe_velocity):
+        array *= of_probe
+    for array in (state.object_, object_velocity):
+        array *= of_object
 
 
 def _keep_gauge(

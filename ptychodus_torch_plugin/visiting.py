@@ -16,6 +16,7 @@ from ptychodus_torch_plugin.config import SweepConfig
 from ptychodus_torch_plugin.deflection import Deflection
 from ptychodus_torch_plugin.exposures import Exposures, Refinement
 from ptychodus_torch_plugin.frame import ObjectFrame
+from ptychodus_torch_plugin.lattice import Lattice
 from ptychodus_torch_plugin.physics import Complex, Real
 
 if TYPE_CHECKING:
@@ -71,6 +72,8 @@ class PoolVisits:
     ----------
     refinement
         What the visits take down, and the exposures, which are corrected from it.
+    lattice
+        The lattice of the pool's positions, if they have one and the probe is refined.
     """
 
     def __init__(
@@ -92,6 +95,10 @@ class PoolVisits:
         self._deflection = Deflection(
             scan.frame.shape, corners, probe, valid, free_ramp=config.refine_probe
         )
+        self.lattice = None
+        if config.refine_probe:
+            on_canvas_px = self.refinement.exposures.positions_px[pool] - scan.frame.origin_px
+            self.lattice = Lattice.found(on_canvas_px, probe, scan.frame.shape)
 
     def _place(self) -> None:
         """Look for all patterns where they lie, and as bright as they are.

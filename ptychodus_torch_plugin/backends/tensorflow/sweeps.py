@@ -18,6 +18,7 @@ from ptychodus_torch_plugin.backends.tensorflow.data import ScanTensors
 from ptychodus_torch_plugin.backends.tensorflow.visits import Visits
 from ptychodus_torch_plugin.config import SweepConfig
 from ptychodus_torch_plugin.exposures import Exposures
+from ptychodus_torch_plugin.lattice import Lattice
 from ptychodus_torch_plugin.probes import center_px, far_field_counts, ramp, tilt_px
 from ptychodus_torch_plugin.sweeps import FIRST_PROBE_SWEEP, Sweep, batches, drift_px
 
@@ -84,6 +85,9 @@ class Sweeper:
                 beta = min(self.config.probe_momentum, sweep.momentum)
                 probe_velocity = beta * probe_velocity + (probe - before[1])
                 probe += beta * probe_velocity
+                object_, object_velocity, probe, probe_velocity = _undone_net(
+                    visits.lattice, object_, object_velocity, probe, probe_velocity
+                )
                 object_, object_velocity, probe, probe_velocity = _kept_gauge(
                     object_, object_velocity, probe, probe_velocity, energy, home
                 )
@@ -145,6 +149,25 @@ def photons_per_pixel(scan: ScanTensors, probe: Tensor, pool: IndexArray) -> Ten
 
 def _energy(probe: Tensor) -> Tensor:
     return tf.reduce_sum(physics.absolute_square(probe))
+
+
+def _undone_net(
+    lattice: Lattice | None,
+    object_: Tensor,
+    object_velocity: Tensor,
+    probe: Tensor,
+    probe_velocity: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Undo what a regular scan cannot know: functions that repeat from position to position."""
+    if lattice is None:
+        return object_, object_velocity, probe, probe_velocity
+    centered = probe * tf.cast(physics.checkerboard(probe.shape[-1]), probe.dtype)
+    of_probe, of_object = (
+        tf.cast(factor, probe.dtype) for factor in lattice.factors(centered.numpy())
+    )
+    objects = [array * of_object for array in (object_, object_velocity)]
+    probes = [array * of_probe for array in (probe, probe_velocity)]
+    return objects[0], objects[1], probes[0], probes[1]
 
 
 def _kept_gauge(

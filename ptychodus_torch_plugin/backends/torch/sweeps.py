@@ -15,6 +15,7 @@ from ptychodus_torch_plugin.backends.torch.data import ScanTensors
 from ptychodus_torch_plugin.backends.torch.visits import Visits
 from ptychodus_torch_plugin.config import SweepConfig
 from ptychodus_torch_plugin.exposures import Exposures
+from ptychodus_torch_plugin.lattice import Lattice
 from ptychodus_torch_plugin.probes import center_px, far_field_counts, ramp, tilt_px
 from ptychodus_torch_plugin.sweeps import (
     FIRST_PROBE_SWEEP,
@@ -93,6 +94,7 @@ class Sweeper:
                     beta = min(config.probe_momentum, sweep.momentum)
                     probe_velocity.mul_(beta).add_(probe - before[1])
                     probe.add_(probe_velocity, alpha=beta)
+                    _undo_net(visits.lattice, object_, object_velocity, probe, probe_velocity)
                     _keep_gauge(object_, object_velocity, probe, probe_velocity, energy, home)
                 if phase is not None:
                     angle = torch.from_numpy(sweep.deflection * phase).to(object_.device)
@@ -154,6 +156,24 @@ def photons_per_pixel(scan: ScanTensors, probe: Tensor, pool: IndexArray) -> Ten
 
 def _numpy(probe: Tensor) -> ComplexArray:
     return probe.cpu().numpy()
+
+
+def _undo_net(
+    lattice: Lattice | None,
+    object_: Tensor,
+    object_velocity: Tensor,
+    probe: Tensor,
+    probe_velocity: Tensor,
+) -> None:
+    """Undo what a regular scan cannot know: functions that repeat from position to position."""
+    if lattice is None:
+        return
+    centered = probe * physics.checkerboard(probe.shape[-1], probe.device)
+    of_probe, of_object = lattice.factors(_numpy(centered))
+    for array in (probe, probe_velocity):
+        array.mul_(torch.from_numpy(of_probe).to(array.device))
+    for array in (object_, object_velocity):
+        array.mul_(torch.from_numpy(of_object).to(array.device))
 
 
 def _keep_gauge(
