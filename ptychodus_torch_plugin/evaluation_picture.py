@@ -107,7 +107,7 @@ def draw_evaluation(
         sheet.text(name, place, 0, width, size=10, weight='bold')
     for row, kind in zip(top, KINDS, strict=True):
         _draw_row(sheet, views, kind, (left, row, width, height), pixel_size_m)
-        psnr_dB = getattr(metrics, f'{kind}_psnr_dB')  # noqa: N806 - decibels are written dB
+        psnr_dB = getattr(metrics, f'{kind}_psnr_dB')
         caption = quality(psnr_dB, getattr(metrics, f'{kind}_ssim'))
         sheet.text(caption, left[0], row - LINE, width, size=8.5)
         sheet.text(views.rms(kind), left[2], row - LINE, width, size=8.5)

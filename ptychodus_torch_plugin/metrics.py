@@ -39,9 +39,7 @@ FLAT = 1e-6
 RealImage = NDArray[np.floating[Any]]
 
 
-def psnr_dB(  # noqa: N802 - decibels are written dB
-    image: RealImage, reference: RealImage, region: BoolArray
-) -> float:
+def psnr_dB(image: RealImage, reference: RealImage, region: BoolArray) -> float:
     """Return 20 log10(range / rmse), the range being max - min of the reference in the region.
 
     Infinite where both agree exactly; NaN where the reference is flat, for then it has no range.
@@ -131,9 +129,9 @@ class ObjectMetrics:
         The Fourier ring correlation itself, which `as_dict` leaves out.
     """
 
-    amplitude_psnr_dB: float  # noqa: N815 - decibels are written dB
+    amplitude_psnr_dB: float
     amplitude_ssim: float
-    phase_psnr_dB: float  # noqa: N815 - decibels are written dB
+    phase_psnr_dB: float
     phase_ssim: float
     complex_error: float
     frc_resolution_px: float | None

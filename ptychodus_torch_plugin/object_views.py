@@ -91,6 +91,6 @@ def panel_size(
     return width * scale, tall * scale
 
 
-def quality(psnr_dB: float, ssim: float) -> str:  # noqa: N803 - decibels are written dB
+def quality(psnr_dB: float, ssim: float) -> str:
     """Return a caption with both figures of an amplitude or a phase."""
     return 'truth is flat' if math.isnan(psnr_dB) else f'PSNR {psnr_dB:.1f} dB · SSIM {ssim:.3f}'

@@ -21,6 +21,6 @@ class Optics:
     """
 
     pixel_size_m: tuple[float, float] | None = None
-    photon_energy_eV: float | None = None  # noqa: N815 - electron volts are written eV
+    photon_energy_eV: float | None = None
     detector_distance_m: float | None = None
     origin_m: tuple[float, float] = (0.0, 0.0)

@@ -185,7 +185,7 @@ class TrainingPlan:
             np.setdiff1d(np.arange(scan.n_patterns), held)
             for scan, held in zip(scans, self.held_out, strict=True)
         ]
-        if config.objective != 'poisson':
+        if config.thins_counts:
             for scan in scans:
                 check_integer_counts(scan)
         self.views = list(self._views(len(scans)))
@@ -198,7 +198,7 @@ class TrainingPlan:
         ]
 
     def _views(self, n_scans: int) -> Iterator[View]:
-        if self.config.objective == 'poisson':
+        if not self.config.thins_counts:
             yield from (View(scan) for scan in range(n_scans))
             return
         thinnings = self.config.thinnings or max(1, -(-THINNINGS_IN_ALL // n_scans))
@@ -264,7 +264,7 @@ class TrainingPlan:
             for _ in range(max(1, round(self._visits(view.scan))))
         ]
         steps = [self._step(int(number), rng) for number in rng.permutation(order)]
-        if self.compares_objects:
+        if self.config.compares_objects:
             steps = [
                 replace(step, turn=int(rng.integers(TURNS)), phase_rad=rng.normal(0, PHASE_RAD))
                 for step in steps
@@ -274,18 +274,13 @@ class TrainingPlan:
     @property
     def swept_views(self) -> list[View]:
         """All views from which an object is made: to be corrected, or to be compared with."""
-        if not self.compares_objects:
+        if not self.config.compares_objects:
             return self.views
         return list(dict.fromkeys(each for view in self.views for each in (view, view.other)))
 
-    @property
-    def compares_objects(self) -> bool:
-        """Whether objects are compared, not patterns."""
-        return self.config.objective == 'thinned-objects'
-
     def _visits(self, scan: int) -> float:
         """Return how often an epoch visits each view of a scan."""
-        if self.compares_objects:
+        if self.config.compares_objects:
             return LOOKS * math.prod(self._frames[scan].shape) / math.prod(self.window_shape(scan))
         return len(self.pools[scan]) / self.config.patterns_per_step
 

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from pydantic import JsonValue
 
@@ -21,6 +22,7 @@ from ptychodus_torch_plugin.bundle.container import (
 )
 from ptychodus_torch_plugin.bundle.content import (
     History,
+    check_best_epoch,
     check_history,
     check_preview,
     join_probe,
@@ -77,7 +79,7 @@ class Bundle:
     history
         One dictionary per epoch; `None` where nothing was measured.
     producer, provenance
-        Versions by package name; data fingerprints, seeds, date.
+        Versions by package name; data fingerprints, seeds, date, best epoch.
     optimizer : dict of float32 or None
         State of the optimiser, ``<slot>/<canonical name>`` or ``<slot>`` for a scalar.
     preview_png
@@ -99,6 +101,11 @@ class Bundle:
     optimizer: dict[str, FloatArray] | None = None
     preview_png: bytes | None = None
     weight_axes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def best_epoch(self) -> int | None:
+        """Epoch whose weights these are, counted from 1; `None` if provenance names none."""
+        return cast('int | None', self.provenance.get('best_epoch'))  # checked both ways
 
 
 def write_bundle(path: str | Path, bundle: Bundle) -> None:
@@ -136,7 +143,11 @@ def read_bundle(path: str | Path) -> Bundle:
             for member in manifest.members
             if member not in tensors
         }
-    history = decode_json(others[HISTORY], source=container.source(HISTORY))
+    source = container.source(HISTORY)
+    history = check_history(decode_json(others[HISTORY], source=source), source=source)
+    check_best_epoch(
+        manifest.provenance, history, source=f'the provenance in {container.source(MANIFEST)}'
+    )
     return Bundle(
         backend=manifest.backend,
         model_settings=manifest.model_settings,
@@ -148,7 +159,7 @@ def read_bundle(path: str | Path) -> Bundle:
         weight_axes=manifest.axes(WEIGHTS),
         probe=join_probe(tensors[PROBE], source=container.source(PROBE)),
         optimizer=tensors.get(OPTIMIZER),
-        history=check_history(history, source=container.source(HISTORY)),
+        history=history,
         preview_png=check_preview(others.get(PREVIEW), source=container.source(PREVIEW)),
     )
 
@@ -174,6 +185,7 @@ def _pack(bundle: Bundle) -> dict[str, bytes]:
         tensors[OPTIMIZER] = bundle.optimizer
     members = {name: to_safetensors(values, source=name) for name, values in tensors.items()}
     history = check_history(bundle.history, source='history')
+    check_best_epoch(bundle.provenance, history, source='provenance')
     members[HISTORY] = encode_json(history, source='history')
     preview = check_preview(bundle.preview_png, source='preview_png')
     if preview is not None:

@@ -1,4 +1,4 @@
-"""The members that are neither weights nor manifest: probe, history and preview, both ways.
+"""What is neither weights nor in the schema of the manifest: probe, history, preview, both ways.
 
 One check serves both directions, so that nothing is written that would be refused when read.
 """
@@ -80,6 +80,19 @@ def check_history(history: Any, *, source: str) -> History:
                     'None where nothing was measured.'
                 )
     return history
+
+
+def check_best_epoch(provenance: Mapping[str, Any], history: History, *, source: str) -> None:
+    """Raise `BundleContentError` if a best epoch is named that is none of the history's."""
+    best = provenance.get('best_epoch')
+    if best is None:
+        return
+    if not isinstance(best, int) or isinstance(best, bool) or not 1 <= best <= len(history):
+        raise BundleContentError(
+            f'{source} has best_epoch = {quoted(best)} ({type(best).__name__}), but the history '
+            f'has {len(history)} epochs; expected the int that counts one of them from 1, or None. '
+            'Leave it out, or take the bundle as it was written.'
+        )
 
 
 def check_preview(preview: bytes | None, *, source: str) -> bytes | None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ptychodus_torch_plugin.backends.protocol import Reconstruction
     from ptychodus_torch_plugin.config import RunConfig
     from ptychodus_torch_plugin.files.growing import ScanSoFar
-    from ptychodus_torch_plugin.following import Preview
+    from ptychodus_torch_plugin.live_object import Preview
     from ptychodus_torch_plugin.scan import ScanData
 
 POLL_S = 0.1

@@ -94,7 +94,7 @@ class ReadingOptions:
             what='Side of the object pixel in metres.',
         ),
     ] = None
-    photon_energy_eV: Annotated[  # noqa: N815 - electron volts are written eV
+    photon_energy_eV: Annotated[
         float | None,
         setting(
             '--photon-energy-eV',

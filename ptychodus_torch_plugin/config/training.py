@@ -68,6 +68,16 @@ class TrainingConfig(Settings):
     intensity_scale_trainable: bool = False
     """Whether the factor between the network's amplitudes and the object's is trained as well."""
 
+    @property
+    def thins_counts(self) -> bool:
+        """Whether sweeps see a binomial part of the counts; of settings that `for_model` filled."""
+        return self.objective != 'poisson'
+
+    @property
+    def compares_objects(self) -> bool:
+        """Whether the loss compares objects, not patterns; of settings that `for_model` filled."""
+        return self.objective == 'thinned-objects'
+
     @model_validator(mode='after')
     def _check_fractions(self) -> Self:
         if self.least_fraction is not None and self.least_fraction > self.thinning_fraction:

@@ -65,7 +65,7 @@ class ReadOptions:
     photons: float | None = None
     background: float | str | Path | None = None
     pixel_size_m: float | None = None
-    photon_energy_eV: float | None = None  # noqa: N815 - electron volts are written eV
+    photon_energy_eV: float | None = None
     detector_distance_m: float | None = None
 
     def __post_init__(self) -> None:

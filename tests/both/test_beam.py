@@ -23,7 +23,7 @@ def with_counts(scan, patterns, **changes):
     return replace(scan, patterns=patterns.astype(np.float32), **changes)
 
 
-def phase_dB(backend, scan, **sweeps):  # noqa: N802 - decibels are written dB
+def phase_dB(backend, scan, **sweeps):
     return against_truth(scan, swept(backend, scan, **sweeps)).phase_psnr_dB
 
 

@@ -169,6 +169,29 @@ def test_hostile_contents(
         read_bundle(forge(sign(members | {name: data})))
 
 
+@pytest.mark.parametrize('best', [-1, 0, 3, 10**30, True, 1.0, '1', [1], {}])
+def test_a_best_epoch_that_never_was(
+    best: object, members: Members, forge: Forge, sign: Sign
+) -> None:
+    words = r'manifest\.json .* has best_epoch = .* the history has 2 epochs; expected .* from 1'
+    with pytest.raises(BundleContentError, match=words) as caught:
+        read_bundle(forge(sign(members, provenance={'best_epoch': best})))
+    assert f"'{best}' ({type(best).__name__})" in str(caught.value).replace('"', "'")
+
+
+@pytest.mark.parametrize('best', [1, 2, None])
+def test_the_best_epoch(best: int | None, members: Members, forge: Forge, sign: Sign) -> None:
+    bundle = read_bundle(forge(sign(members, provenance={'best_epoch': best})))
+    assert bundle.best_epoch == best
+
+
+def test_no_epoch_is_the_best_of_none(members: Members, forge: Forge, sign: Sign) -> None:
+    members['history.json'] = b'[]'
+    assert read_bundle(forge(sign(members))).best_epoch is None
+    with pytest.raises(BundleContentError, match='has 0 epochs'):
+        read_bundle(forge(sign(members, provenance={'best_epoch': 1})))
+
+
 @pytest.mark.parametrize(
     ('parts', 'words'),
     [

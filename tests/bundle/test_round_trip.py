@@ -235,6 +235,11 @@ UNWRITABLE = {
         BundleContentError,
         'provenance',
     ),
+    'best epoch': (
+        lambda b: replace(b, provenance={'best_epoch': 3}),
+        BundleContentError,
+        'best_epoch = .* the history has 2 epochs',
+    ),
     'deep JSON': (
         lambda b: replace(b, provenance={'a': json.loads('[' * 40 + ']' * 40)}),
         BundleLimitError,

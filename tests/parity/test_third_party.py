@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ptychodus_torch_plugin import api
+from ptychodus_torch_plugin.backends import registry
 from ptychodus_torch_plugin.config import ModelConfig
 from tests.parity.comparison import TOLERANCES
 from tests.parity.scenes import simulated_scan
@@ -19,12 +20,12 @@ def test_three_backends_make_the_same_object_of_a_bundle(tmp_path, monkeypatch):
     spec = util.spec_from_file_location('numpy_demo', SOURCE)
     module = util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    real = api.get_backend
+    real = registry.get_backend
 
     def get_backend(name):
         return module.NumpyBackend() if name == 'numpy-demo' else real(name)
 
-    monkeypatch.setattr(api, 'get_backend', get_backend)
+    monkeypatch.setattr(registry, 'get_backend', get_backend)
     scan = simulated_scan(probe_modes=2)
     config = ModelConfig(N=32, architecture='none', sweeps_before=6)
     bundle = api.train([scan], config, backend='numpy-demo').save(tmp_path)

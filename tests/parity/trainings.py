@@ -149,7 +149,7 @@ def _watch_windows(patch: Any, owner: Any, course: Course) -> None:
     real = owner._window
 
     def window(training: Any, step: Any) -> Any:
-        if training._plan.compares_objects:
+        if training._plan.config.compares_objects:
             names = ('view', 'window', 'patterns', 'turn', 'phase_rad')
             course.batches.append({name: getattr(step, name) for name in names})
         return real(training, step)

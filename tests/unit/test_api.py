@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from ptychodus_torch_plugin import api
+from ptychodus_torch_plugin.backends import registry
 from ptychodus_torch_plugin.backends.protocol import EpochRecord, TrainingResult
 from ptychodus_torch_plugin.bundle.archive import read_bundle, read_manifest, write_bundle
 from ptychodus_torch_plugin.bundle.weights import check_weights
@@ -104,7 +105,7 @@ def backend(monkeypatch):
         return backend
 
     backend.asked = asked
-    monkeypatch.setattr(api, 'get_backend', get_backend)
+    monkeypatch.setattr(registry, 'get_backend', get_backend)
     return backend
 
 
@@ -312,11 +313,12 @@ def test_a_model_does_not_go_where_nothing_can(saved, tmp_path):
 
 
 def test_a_model_without_optimiser_or_training_is_a_model(backend, tmp_path):
-    model = replace(api.train([scan_of()]), training=None, optimizer=None, history=())
+    missing = {'training': None, 'optimizer': None, 'history': (), 'provenance': {}}
+    model = replace(api.train([scan_of()]), **missing)
     loaded = api.load_bundle(model.save(tmp_path / 'plain.zip'))
     assert loaded.training is None
     assert loaded.optimizer is None
-    assert list(loaded.history) == []
+    assert (list(loaded.history), loaded.best_epoch) == ([], None)
 
 
 def test_a_bundle_with_settings_of_another_release_is_refused(saved, tmp_path):
@@ -329,6 +331,17 @@ def test_a_bundle_with_settings_of_another_release_is_refused(saved, tmp_path):
         api.load_bundle(other)
     expected = f'{other}: model settings: attention_heads is not a known setting'
     assert str(caught.value).startswith(expected)
+
+
+@pytest.mark.parametrize('record', [{'loss': 0.5}, {'epoch': 1}, {'epoch': 1, 'loss': None}])
+def test_a_bundle_with_a_history_of_something_else_is_refused(record, saved, tmp_path):
+    _, path = saved
+    other = tmp_path / 'other.zip'
+    bundle = read_bundle(path)
+    write_bundle(other, replace(bundle, history=[bundle.history[0], record]))
+    words = r'history\[1\] is .* expected numbers for epoch and loss'
+    with pytest.raises(BundleError, match=words):
+        api.load_bundle(other)
 
 
 def test_a_bundle_whose_weights_do_not_fit_is_refused(saved, tmp_path):
@@ -370,7 +383,7 @@ def test_loading_updates_it_with_what_is_in_the_bundle(saved, monkeypatch):
 
     _, path = saved
     flat = {'nepochs': 50}
-    monkeypatch.setattr(api, 'get_backend', get_backend)
+    monkeypatch.setattr(registry, 'get_backend', get_backend)
     with pytest.raises(BackendUnavailableError):
         api.load_bundle(path, legacy_dict=flat)
     assert (flat['nepochs'], flat['N'], flat['channels']) == (7, N, [3, 5])

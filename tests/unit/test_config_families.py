@@ -141,6 +141,15 @@ def test_the_objective_of_a_network_on_the_canvas(architecture, given, objective
 
 
 @pytest.mark.parametrize(
+    ('objective', 'thins', 'compares'),
+    [('thinned-objects', True, True), ('thinned', True, False), ('poisson', False, False)],
+)
+def test_what_an_objective_does_with_the_counts(objective, thins, compares):
+    training = TrainingConfig(objective=objective)
+    assert (training.thins_counts, training.compares_objects) == (thins, compares)
+
+
+@pytest.mark.parametrize(
     ('model', 'given', 'expected'),
     [
         (PINN, {}, (1, 0, 0, 0)),

@@ -14,7 +14,7 @@ LOW, HIGH = CASES['natural-39-1e3'], CASES['natural-74-1e6-wrong']
 TITLES = {'sweeps': 'sweeps', 'one': 'Peer One', 'two': 'Peer Two'}
 
 
-def point(psnr_dB, cpu_s, ssim=0.5, amplitude_dB=20.0, stage='x'):  # noqa: N803
+def point(psnr_dB, cpu_s, ssim=0.5, amplitude_dB=20.0, stage='x'):
     return Point(
         stage=stage,
         cpu_s=cpu_s,

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from ptychodus_torch_plugin import api, workflow
+from ptychodus_torch_plugin.api import loading, training
+from ptychodus_torch_plugin.backends import registry
 from ptychodus_torch_plugin.backends.protocol import EpochRecord, Reconstruction, TrainingResult
 from ptychodus_torch_plugin.config import ExecutionConfig, ModelConfig, RunConfig, TrainingConfig
 from ptychodus_torch_plugin.errors import (
@@ -80,8 +82,8 @@ def happened(monkeypatch):
         happened.append(('backend', name))
         return Backend(happened)
 
-    monkeypatch.setattr(api, 'get_backend', get_backend)
-    for module in (api, workflow):
+    monkeypatch.setattr(registry, 'get_backend', get_backend)
+    for module in (loading, training, workflow):
         real = module.update_legacy_dict
 
         def update(cfg, config, real=real):
@@ -179,7 +181,7 @@ def test_a_backend_that_is_missing_still_leaves_the_dictionary_told(happened, mo
     def missing(name):
         raise BackendUnavailableError('PyTorch backend selected, but torch is not installed')
 
-    monkeypatch.setattr(api, 'get_backend', missing)
+    monkeypatch.setattr(registry, 'get_backend', missing)
     cfg = {}
     with pytest.raises(RuntimeError, match='PyTorch backend selected'):
         workflow.run_workflow(scan_of(), run=RunConfig(model={'N': N}), legacy_dict=cfg)

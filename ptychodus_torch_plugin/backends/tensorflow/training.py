@@ -99,8 +99,7 @@ class Training:
     @property
     def monitor(self) -> str:
         """Name of the loss that says which epoch is best."""
-        compares_objects = self._task.training.objective == 'thinned-objects'
-        usual = 'train_loss' if compares_objects else 'val_loss'
+        usual = 'train_loss' if self._task.training.compares_objects else 'val_loss'
         wanted = self._task.execution.checkpoint_monitor_metric or usual
         return 'val_loss' if self.validated and wanted == 'val_loss' else 'loss'
 

@@ -76,7 +76,7 @@ class Preparation:
 
     def training(self) -> list[Prepared]:
         """Return what each view of the plan sees."""
-        if not self._plan.compares_objects:
+        if not self._plan.config.compares_objects:
             return [self._scoring_counts(view) for view in self._plan.views]
         swept = {view: self._swept(view)[1:] for view in self._plan.swept_views}
         regions = [target_region(scan) for scan in self._task.scans]

@@ -72,7 +72,7 @@ class Preparation:
 
     def training(self) -> list[Prepared]:
         """Return what each view of the plan sees."""
-        if not self._plan.compares_objects:
+        if not self._plan.config.compares_objects:
             return [self._scoring_counts(view) for view in self._plan.views]
         swept = {view: self._swept(view)[1:] for view in self._plan.swept_views}
         regions = [target_region(scan) for scan in self._task.scans]
@@ -160,7 +160,7 @@ class StepData(Dataset[tuple[Step, FloatArray | None]]):
 
     def __getitem__(self, index: int) -> tuple[Step, FloatArray | None]:
         step = self._steps[index]
-        if self._plan.compares_objects:
+        if self._plan.config.compares_objects:
             return step, None
         return step, self._plan.scored_counts(self._plan.views[step.view], step.patterns)
 

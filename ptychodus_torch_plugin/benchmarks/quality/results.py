@@ -29,7 +29,7 @@ class Point(Settings):
     """`metrics.ObjectMetrics` as JSON types."""
 
     @property
-    def phase_psnr_dB(self) -> float:  # noqa: N802 - decibels are written dB
+    def phase_psnr_dB(self) -> float:
         """Phase PSNR; minus infinity where there is none."""
         value = self.metrics['phase_psnr_dB']
         return float('-inf') if value is None else float(value)
