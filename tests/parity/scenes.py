@@ -64,6 +64,12 @@ SCENES = {
 """Side, modes, and whether all positions are whole pixels."""
 
 
+def regular_scan() -> ScanData:
+    """Return an exact raster of 7 rows and 6 columns: all patterns see one lattice."""
+    full = simulated_scan(scan='raster', jitter=0.0, seed=6)
+    return full.subset(np.flatnonzero(np.arange(49) % 7 < 6))
+
+
 def darkened(scan: ScanData) -> ScanData:
     """Return the scan with a background that is another one at every pixel, in its counts, too."""
     rng = np.random.default_rng(8)

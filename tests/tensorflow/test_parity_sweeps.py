@@ -11,9 +11,10 @@ from ptychodus_torch_plugin.backends.tensorflow import physics, visits
 from ptychodus_torch_plugin.backends.tensorflow import sweeps as tensor_sweeps
 from ptychodus_torch_plugin.backends.tensorflow.data import ScanTensors
 from ptychodus_torch_plugin.backends.tensorflow.sweeps import Sweeper, SweepState, _kept_gauge
+from ptychodus_torch_plugin.lattice import Lattice
 from ptychodus_torch_plugin.probes import center_px
 from tests.parity.comparison import TOLERANCES, assert_close
-from tests.parity.scenes import darkened
+from tests.parity.scenes import darkened, regular_scan
 from tests.parity.sweeping import (
     CONFIGS,
     EXPOSING,
@@ -24,6 +25,8 @@ from tests.parity.sweeping import (
     expected_sweeps,
     uneven,
 )
+
+from .parity import Scene
 
 EITHER = pytest.mark.parametrize(
     'config',
@@ -96,6 +99,20 @@ def test_sweeps_with_a_background(scene):
     without = replace(dark, scan=replace(dark.scan, background=None))
     blind, _ = expected_sweeps(without, REFINING, plain.schedule(REFINING, 5))
     assert np.abs(blind[0] - expected[0])[lit].mean() > 0.02
+
+
+def test_sweeps_over_a_regular_raster(monkeypatch):
+    raster = Scene.on(regular_scan(), whole=False)
+    sweeps = plain.schedule(REFINING, 5)
+    actual, expected, lit = both(raster, REFINING, sweeps, double=True)
+    # What to multiply by is in single precision.
+    tolerance = TOLERANCES['ten sweeps']
+    assert_close(actual[0][lit], expected[0][lit], tolerance, dtype=np.complex128)
+    assert_close(actual[1], expected[1], tolerance, dtype=np.complex128)
+    monkeypatch.setattr(Lattice, 'found', lambda *_: None)
+    netted, _ = expected_sweeps(raster, REFINING, sweeps)
+    assert np.abs(netted[0] - expected[0])[lit].mean() > 0.01
+    assert np.abs(netted[1] - expected[1]).max() > 0.01 * np.abs(expected[1]).max()
 
 
 @EXPOSING
