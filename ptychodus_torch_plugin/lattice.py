@@ -157,15 +157,19 @@ def lattice_frequencies(positions_px: PositionArray) -> PositionArray:
     """
     low, high = positions_px.min(axis=0), positions_px.max(axis=0)
     inner = positions_px[np.all(np.abs(positions_px - (low + high) / 2) <= SEARCHED_PX / 2, axis=1)]
-    some, least = _some(positions_px), LEAST_REGULAR + FEW / len(positions_px)
+    some, some_inner = _some(positions_px), _some(inner)
+    least = LEAST_REGULAR + FEW / len(positions_px)
     found: list[PositionArray] = []
     for start in _peaks(inner):
-        g = _sharpened(some, _sharpened(_some(inner), start))
+        g = _sharpened(some, _sharpened(some_inner, start))
         # Peaks whose neighbourhoods overlap, and a peak beside its opposite, may end at the same g.
         again = any(np.all(np.abs(g - s * h) * (high - low) < 0.5) for h in found for s in (1, -1))
         regular = np.abs(regularity(some, g[None]))[0] >= least
         if regular and not again and np.abs(g).max() <= 0.5:
             found.append(g)
+        # Peaks are a little off: among twice as many are the shortest.
+        if len(found) == 2 * MOST_FREQUENCIES:
+            break
     found.sort(key=lambda g: (round(float(np.hypot(*g)), 6), *g))
     return np.reshape(found[:MOST_FREQUENCIES], (-1, 2))
 
@@ -176,7 +180,7 @@ def regularity(positions_px: PositionArray, frequencies: PositionArray) -> NDArr
 
 
 def _peaks(positions_px: PositionArray) -> PositionArray:
-    """Return about where |S| has its peaks, (k, 2), one of each pair of opposites."""
+    """Return about where |S| has its peaks, (k, 2), the shortest first, without most opposites."""
     from scipy.ndimage import maximum_filter
 
     if len(positions_px) == 0:
@@ -192,7 +196,8 @@ def _peaks(positions_px: PositionArray) -> PositionArray:
     y, x = 2 * np.fft.fftfreq(size[0])[rows], 2 * np.fft.rfftfreq(size[1])[columns]
     periods = np.hypot(y, x) * np.ptp(positions_px, axis=0).min()
     once = (periods >= FEWEST_PERIODS) & ((x > 0) | (y > 0)) & (np.maximum(np.abs(y), x) < 0.6)
-    return np.asarray(np.stack([y, x], axis=-1)[once])
+    peaks = np.stack([y, x], axis=-1)[once]
+    return np.asarray(peaks[np.argsort(periods[once], kind='stable')])
 
 
 def _some(positions_px: PositionArray) -> PositionArray:

@@ -124,6 +124,18 @@ TENSORFLOW = mutants_of(
         'sign = (-1) ** (sum(shift) % 2)',
         'sign = 1',
     ),
+    (
+        'a net goes the other way on the object',
+        'sweeps.py',
+        'objects = [array * of_object for',
+        'objects = [array * tf.math.conj(of_object) for',
+    ),
+    (
+        'a net stays on the velocities',
+        'sweeps.py',
+        'return objects[0], objects[1], probes[0], probes[1]\n\n\ndef _kept_gauge',
+        'return objects[0], object_velocity, probes[0], probe_velocity\n\n\ndef _kept_gauge',
+    ),
     ('exit wave not cut off', 'illumination.py', 'if config.probe_mask:', 'if False:'),
     (
         "a trained probe's energy has no gradient",

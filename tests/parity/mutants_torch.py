@@ -121,6 +121,20 @@ TORCH = mutants_of(
         'sign = (-1) ** sum(shift)',
         'sign = 1',
     ),
+    (
+        'a net goes the other way on the object',
+        'sweeps.py',
+        'array.mul_(torch.from_numpy(of_object)',
+        'array.mul_(torch.from_numpy(of_object.conj())',
+    ),
+    (
+        'a net stays on the velocities',
+        'sweeps.py',
+        'for array in (probe, probe_velocity):\n        array.mul_(torch',
+        'for array in (probe,):\n        array.mul_(torch',
+        'for array in (object_, object_velocity):\n        array.mul_(torch',
+        'for array in (object_,):\n        array.mul_(torch',
+    ),
     ('exit wave not cut off', 'illumination.py', 'if config.probe_mask:', 'if False:'),
     (
         "a trained probe's energy has no gradient",

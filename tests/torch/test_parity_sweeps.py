@@ -87,7 +87,8 @@ def test_sweeps_with_a_background(scene):
 
 def test_sweeps_over_a_regular_raster(monkeypatch):
     raster = Scene.on(regular_scan(), whole=False)
-    sweeps = plain.schedule(REFINING, 5)
+    # Some accelerated sweeps after the first net is undone: momentum repeats what is left of it.
+    sweeps = plain.schedule(REFINING, 7)
     actual, expected, lit = both(raster, REFINING, sweeps, double=True)
     # What to multiply by is in single precision.
     tolerance = TOLERANCES['ten sweeps']

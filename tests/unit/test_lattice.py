@@ -96,7 +96,7 @@ def test_of_a_frequency_and_its_opposite_only_one(steps):
     assert np.abs(found).max() <= 0.5 + 1e-12
 
 
-@pytest.mark.parametrize('angle_deg', [0.2, 0.5, -0.35, 1.0])
+@pytest.mark.parametrize('angle_deg', [0.2, 0.5, -0.5, -1.2])
 def test_a_raster_that_is_hardly_turned_has_each_frequency_once(angle_deg):
     """A peak beside the axis has its opposite for a neighbour."""
     angle = np.deg2rad(angle_deg)
@@ -158,7 +158,7 @@ def test_many_positions_cost_little_memory():
 
 def test_only_what_is_regular_enough():
     """A jitter that is uniform over +-j steps leaves |S| = sinc(2 j)."""
-    for jitter, has in ((0.1, True), (0.22, False)):
+    for jitter, has in ((0.13, True), (0.22, False)):
         positions = raster(np.diag([6.3, 9.1]), n=(40, 40), jitter=jitter)
         first = np.abs(regularity(positions, np.array([[1 / 6.3, 0.0]])))[0]
         assert first == pytest.approx(np.sinc(2 * jitter), abs=0.02)
@@ -235,10 +235,11 @@ def test_a_wild_probe_is_changed_by_half_at_most():
     noise = np.random.default_rng(4).normal(size=(1, N, N, 2)).view(complex)[..., 0]
     for wild in (
         noise * 1e-3,
+        PROBE * 1e-2,
         PROBE * np.exp(9j * np.cos(2 * np.pi * y / 5)),
         PROBE * (x % 7 == 1),
     ):
         of_probe, of_object = lattice.factors(wild)
         assert np.abs(of_probe).min() >= 0.5 - 1e-6
         assert np.abs(of_object).max() <= 2 + 1e-5
-        assert np.abs(of_probe - 1).max() > 0.01
+        assert 0.01 < np.abs(of_probe - 1).max() <= 0.5 + 1e-6
