@@ -55,6 +55,8 @@ FEWEST_PERIODS = 3
 """A frequency repeats at least so often over the scan, or it is the scan's outline."""
 
 GAIN = 0.5
+"""Share of f that is taken after a sweep."""
+
 FIRMNESS = 0.01
 """e above: what hardly changes the probe is left alone."""
 

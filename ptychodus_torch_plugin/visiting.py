@@ -7,6 +7,7 @@ learnt from all visits of a sweep.  What a visit computes, and the symbols, are 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -72,8 +73,6 @@ class PoolVisits:
     ----------
     refinement
         What the visits take down, and the exposures, which are corrected from it.
-    lattice
-        The lattice of the pool's positions, if they have one and the probe is refined.
     """
 
     def __init__(
@@ -85,6 +84,7 @@ class PoolVisits:
         pool: IndexArray,
         exposures: Exposures | None,
     ) -> None:
+        probe = probe.copy()  # whose it is will change it
         self._config, self._frame, self._n_px = config, scan.frame, scan.n_px
         where = scan.frame, scan.n_px, scan.positions_px
         self.refinement = Refinement(*where, config, pool, exposures)
@@ -95,10 +95,12 @@ class PoolVisits:
         self._deflection = Deflection(
             scan.frame.shape, corners, probe, valid, free_ramp=config.refine_probe
         )
-        self.lattice = None
-        if config.refine_probe:
-            on_canvas_px = self.refinement.exposures.positions_px[pool] - scan.frame.origin_px
-            self.lattice = Lattice.found(on_canvas_px, probe, scan.frame.shape)
+        self._at_first = scan.positions_px[pool] - scan.frame.origin_px, probe
+
+    @cached_property
+    def lattice(self) -> Lattice | None:
+        """The lattice of the pool's positions, if they have one; only a refined probe asks."""
+        return Lattice.found(*self._at_first, self._frame.shape)
 
     def _place(self) -> None:
         """Look for all patterns where they lie, and as bright as they are.
