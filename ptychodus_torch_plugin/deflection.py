@@ -19,11 +19,13 @@ noise has as much of that as of gradients; the number of photons tells of theirs
 
 A wrong probe, or anything else that is not in the model, deflects patterns as well.  But sweeps go
 down the likelihood, if slowly: so phi is believed as far as it correlates, on scales of the beam,
-with the phase by which the last sweep has changed the object itself.
+with the phase by which the last sweep has changed the object itself, and further than it would by
+chance: in a scan of few patterns two unrelated phases often seem to agree.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -42,6 +44,9 @@ MOST_CELLS = 2**16
 
 FULL_AGREEMENT = 0.5
 """Correlation from which on a phase is believed in full: a sweep has its own noise."""
+
+CHANCE = 2.0
+"""Standard errors of the correlation of two unrelated phases that are taken for chance."""
 
 FLOOR = 1e-6
 """Weight of a phase of zero, where nothing else is known."""
@@ -175,8 +180,23 @@ class Deflection:
         spread = np.sqrt(np.sum(weight * first**2) * np.sum(weight * second**2))
         if spread == 0:
             return 0.0
-        correlation = float(np.sum(weight * first * second) / spread)
-        return min(1.0, max(0.0, correlation / FULL_AGREEMENT))
+        correlation = max(0.0, float(np.sum(weight * first * second) / spread))
+        beyond_chance = max(0.0, correlation**2 - CHANCE**2 / self._independent)
+        return min(1.0, math.sqrt(beyond_chance) / FULL_AGREEMENT)
+
+    @cached_property
+    def _independent(self) -> float:
+        """How many places the scan has that the beam does not join, at most one a pattern.
+
+        Noise of unit variance on cells, smoothed by the beam, correlates with other such noise by
+        1 / sqrt(n) in the mean square, n being the trusted cells over sum_lag rho^2, rho the
+        correlation of cells that far apart (Bartlett, J. R. Stat. Soc. 98, 536, 1935).
+        """
+        beam = self._beam
+        power = np.abs(np.fft.fft2(beam, [2 * side for side in beam.shape])) ** 2
+        joined = np.mean(power**2) / np.sum(beam**2) ** 2
+        cells = self._trust.sum() ** 2 / np.sum(self._trust**2)
+        return float(min(len(self.corners), cells / joined))
 
     def _smoothed(self, values: Real) -> Real:
         from scipy.ndimage import convolve

@@ -109,6 +109,9 @@ class Reconstruction:
         none were held out.
     held_out : (k,) int64
         Which patterns those were.
+    noise_excess
+        How many times the noise of the photons the unrolled network was told of
+        (`stages.noise_excess`).
     exposures
         Intensities and positions of the patterns, if they were refined.
     """
@@ -122,6 +125,7 @@ class Reconstruction:
     r_fitted: Mapping[str, float]
     r_held_out: Mapping[str, float]
     held_out: IndexArray = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    noise_excess: float = 1.0
     exposures: Exposures | None = None
 
 
@@ -164,8 +168,12 @@ class Engine(Protocol):
     ) -> State:
         """Return the state after sweeps over the patterns `pool`."""
 
-    def corrected(self, state: State, pool: IndexArray) -> State:
-        """Return the state after the unrolled network."""
+    def corrected(self, state: State, pool: IndexArray, noise_excess: float) -> State:
+        """Return the state after the unrolled network.
+
+        It is told of as many photons as make `noise_excess` times the noise power of those of
+        `pool`.
+        """
 
     def patches(self, patterns: FloatArray, offsets_px: FloatArray) -> ComplexArray:
         """Return the patches (g, C, N, N) complex64 that 'cnn' says of groups."""
@@ -175,6 +183,9 @@ class Engine(Protocol):
 
     def r_factor(self, state: State, chosen: IndexArray) -> float:
         """Return sum |sqrt I - sqrt k| / sum sqrt k over valid pixels of patterns `chosen`."""
+
+    def misfit(self, state: State, chosen: IndexArray) -> float:
+        """Return sum (I - k)^2 / sum I over valid pixels: about 1 if I is the Poisson rate."""
 
     def export(self, state: State) -> tuple[ComplexArray, ComplexArray]:
         """Return object (h, w) and probe (m, N, N), complex64."""

@@ -1,7 +1,7 @@
 """From a scan to an object, stage by stage: the same for every backend, which only computes.
 
-A reconstruction runs all stages over every pattern and then, to measure R honestly, once more
-without some.
+A reconstruction runs all stages over every pattern and, to measure R honestly, once more without
+some.  That run comes first for the unrolled network, which learns from it how far to trust sweeps.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ DOSE_RANGE = 2.0
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Run:
     """Passes through all stages over a pool of patterns."""
 
@@ -56,6 +56,8 @@ class _Run:
     held_out: IndexArray
     known: dict[int, ComplexArray]
     """What the network says over so many of the patterns, where that is known already."""
+    noise_excess: float = 1.0
+    """How many times the noise of the photons the network is told of."""
 
     def stages(self, probe: ComplexArray, pool: IndexArray) -> Iterator[tuple[str, State]]:
         """Yield the name and the state of each stage."""
@@ -76,7 +78,10 @@ class _Run:
         state = self._swept(state, pool, plan, self.inference.seed)
         yield name, state
         if config.architecture == 'unrolled':
-            yield f'{name} + network', self.engine.corrected(state, pool)
+            if len(pool) < self.scan.n_patterns and not config.sweeps.refine_positions:
+                self.noise_excess = noise_excess(self.engine, state, pool, self.held_out)
+            corrected = self.engine.corrected(state, pool, self.noise_excess)
+            yield f'{name} + network', corrected
 
     def _swept(self, state: State, pool: IndexArray, plan: Sequence[Sweep], seed: int) -> State:
         return self.engine.swept(state, pool, plan, seed, lambda: self.report(self.scan.n_patterns))
@@ -101,6 +106,19 @@ class _Run:
         for canvas in canvases[1:]:
             self.known[len(pool) - len(self.held_out)] = canvas.finish()[0]
         return canvases[0].finish()[0]
+
+
+def noise_excess(engine: Engine, state: State, pool: IndexArray, held_out: IndexArray) -> float:
+    """Return by how much the noise of an object exceeds what the photons of `pool` explain.
+
+    It is how much worse patterns `held_out` are fitted than those of the pool, and 1 at least.
+    Sweeps fit the noise of what they see: each number that p unknowns are found from fits better
+    by the share p / n than others do.  With many more measured numbers than unknowns, and photons
+    as the only noise, both fit alike; where patterns hardly overlap, or the model lacks something,
+    what the sweeps had to invent shows in patterns that they never saw.
+    """
+    fitted, others = (engine.misfit(state, chosen) for chosen in (pool, held_out))
+    return max(1.0, others / fitted)
 
 
 def predicted_patches(
@@ -192,15 +210,16 @@ def reconstruct(
 
     objects: dict[str, ComplexArray] = {}
     r_fitted: dict[str, float] = {}
-    for stage, state in run.stages(probe, everything):
-        objects[stage] = engine.export(state)[0]
-        r_fitted[stage] = engine.r_factor(state, everything)
-        last = state
-    r_held_out = {
-        name: engine.r_factor(state, held_out)
-        for pool in pools[1:]
-        for name, state in run.stages(probe, pool)
-    }
+    r_held_out: dict[str, float] = {}
+    # What 'cnn' says over all patterns has what it says without some in it.
+    for pool in pools if config.architecture == 'cnn' else reversed(pools):
+        for stage, state in run.stages(probe, pool):
+            if len(pool) < len(everything):
+                r_held_out[stage] = engine.r_factor(state, held_out)
+            else:
+                objects[stage] = engine.export(state)[0]
+                r_fitted[stage] = engine.r_factor(state, everything)
+                last = state
     object_, modes = engine.export(last)
     return Reconstruction(
         object_=object_,
@@ -212,6 +231,7 @@ def reconstruct(
         r_fitted=r_fitted,
         r_held_out=r_held_out,
         held_out=held_out,
+        noise_excess=run.noise_excess,
         exposures=engine.exposures(last),
     )
 

@@ -92,6 +92,7 @@ def reconstruct_into(
             **_facts(scan, model, result),
             'stages': stage_figures(result, found),
             'held_out_patterns': len(result.held_out),
+            'noise_excess': round(result.noise_excess, 3),
             'held_out_seen_in_training': seen,
             **({} if seconds is None else {'seconds': round(seconds, 3)}),
             **({} if parts is None else {'parts': len(parts)}),

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from ptychodus_torch_plugin.backends.protocol import Reconstruction
     from ptychodus_torch_plugin.metrics import ObjectMetrics
 
+WORTH_SAYING = 1.5
+"""Noise excess of which a table says a word."""
+
 
 def say_json(values: Any) -> None:
     """Print values as JSON to stdout."""
@@ -103,6 +106,11 @@ def say_reconstruction(metrics: Mapping[str, Any]) -> None:
     n_px = metrics['N']
     title = f'{metrics["scan"]}: {metrics["patterns"]} patterns of {n_px} x {n_px} px'
     say_stages(title, metrics['stages'])
+    if (excess := metrics['noise_excess']) > WORTH_SAYING:
+        typer.echo(
+            f'Held-out patterns are fitted {excess:.1f} times worse than the others, so the '
+            'network was told of as much more noise than the photons make.'
+        )
 
 
 def text_of_number(value: float | None, digits: int) -> str:

@@ -128,6 +128,38 @@ def test_a_sweep_that_does_something_else_is_no_witness():
     assert np.abs(found).max() < 0.6 * np.abs(whole).max()
 
 
+def test_few_patterns_agree_by_chance_and_are_not_believed():
+    rng = np.random.default_rng(6)
+    few, many = (Deflection(SHAPE, corners(step), PROBE, VALID) for step in (20, 5))
+    assert few._independent == len(corners(20))
+    assert len(corners(20)) < many._independent < len(corners(5))
+    phases = rng.standard_normal((200, 2, *few._cells))
+    changes = [np.exp(1j * on_pixels(b, few)) for _, b in phases]
+    beliefs = [few._agreement(a, change) for (a, _), change in zip(phases, changes, strict=True)]
+    assert np.mean(beliefs) < 0.01
+    # A phase that is the sweep's own is believed all the same.
+    assert few._agreement(phases[0, 1], changes[0]) == 1
+
+
+def test_places_are_as_many_as_unrelated_noise_says():
+    rng, many = np.random.default_rng(7), Deflection(SHAPE, corners(5), PROBE, VALID)
+    weight = many._trust / many._trust.sum()
+
+    def drawn() -> np.ndarray:
+        noise = many._smoothed(rng.standard_normal(many._cells))
+        centred = noise - np.sum(weight * noise)
+        return centred / np.sqrt(np.sum(weight * centred**2))
+
+    correlations = [np.sum(weight * drawn() * drawn()) for _ in range(400)]
+    assert np.std(correlations) == pytest.approx(many._independent**-0.5, rel=0.15)
+
+
+def on_pixels(cells: np.ndarray, deflection: Deflection) -> np.ndarray:
+    """Return values of cells on their pixels, small enough for a phase."""
+    wide = np.kron(0.1 * cells, np.ones((deflection._cell_px, deflection._cell_px)))
+    return wide[: SHAPE[0], : SHAPE[1]]
+
+
 def test_a_beam_stop_takes_from_what_deflection_says():
     assert response(PROBE, VALID) == pytest.approx(1, abs=0.01)
     stopped = VALID.copy()

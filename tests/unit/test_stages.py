@@ -22,8 +22,9 @@ INFERENCE = InferenceConfig(held_out_fraction=0.2, seed=7)
 class WrittenDown:
     """An engine whose states are lists of what was done."""
 
-    def __init__(self, scan):
+    def __init__(self, scan, others_misfit=1.0):
         self.scan, self.batches, self.scored = scan, [], []
+        self.others_misfit, self.fitted = others_misfit, []
 
     def start(self, probe):
         self.probe = probe
@@ -38,8 +39,8 @@ class WrittenDown:
             on_sweep()
         return [*state, ('swept', tuple(pool), tuple(sweeps), seed)]
 
-    def corrected(self, state, pool):
-        return [*state, ('corrected', tuple(pool))]
+    def corrected(self, state, pool, noise_excess):
+        return [*state, ('corrected', tuple(pool), noise_excess)]
 
     def patches(self, patterns, offsets_px):
         self.batches.append(patterns)
@@ -51,6 +52,10 @@ class WrittenDown:
     def r_factor(self, state, chosen):
         self.scored.append((state, tuple(chosen)))
         return 1 / len(self.scored)
+
+    def misfit(self, state, chosen):
+        self.fitted.append((state, tuple(chosen)))
+        return 0.5 if set(chosen) <= set(state[-1][1]) else self.others_misfit
 
     def export(self, state):
         return np.full(self.scan.frame.shape, len(state), np.complex64), 1j * self.probe
@@ -70,10 +75,13 @@ def wide():
     return lopsided_scan(64, 1, whole=False)
 
 
-def run(scan, config, inference=INFERENCE, *, counts=1.0, **options):
-    """Reconstruct a scan whose model was trained at `counts` times its mean counts."""
+def run(scan, config, inference=INFERENCE, *, counts=1.0, others_misfit=1.0, **options):
+    """Reconstruct a scan whose model was trained at `counts` times its mean counts.
+
+    Held-out patterns have the misfit `others_misfit`, others 0.5.
+    """
     calibration = Calibration(scan.probe, counts * scan.mean_counts())
-    engine = WrittenDown(scan)
+    engine = WrittenDown(scan, others_misfit)
     options = {'on_event': ignore_event, 'should_stop': never_stop} | options
     execution = ExecutionConfig(inference_batch_size=options.pop('batch_size', None))
     arguments = engine, config, calibration, scan, inference, execution
@@ -87,26 +95,44 @@ def test_both_runs_pass_all_stages_over_their_own_patterns(scan):
     seen = tuple(i for i in everything if i not in held)
     assert len(held) == 6
     expected = []
-    for pool in (everything, seen):
+    for pool in (seen, everything):
         states = [['start']]
         for done in (
             ('swept', pool, tuple(schedule(UNROLLED.sweeps, 4)), 7),
-            ('corrected', pool),
+            ('corrected', pool, 2.0),
             ('swept', pool, tuple(settling_schedule(2)), 8),
         ):
             states.append([*states[-1], done])
-        # R of the first run is over all patterns, that of the second over those it never saw.
+        # R of the first run is over patterns that it never saw, that of the second over all.
         scored = everything if pool == everything else tuple(held)
         expected += [(state, scored) for state in states[1:]]
     assert engine.scored == expected
     names = ['4 sweeps', '4 sweeps + network', '4 sweeps + network + 2 sweeps']
-    assert dict(result.r_fitted) == dict(zip(names, (1, 1 / 2, 1 / 3), strict=True))
-    assert dict(result.r_held_out) == dict(zip(names, (1 / 4, 1 / 5, 1 / 6), strict=True))
+    assert dict(result.r_held_out) == dict(zip(names, (1, 1 / 2, 1 / 3), strict=True))
+    assert dict(result.r_fitted) == dict(zip(names, (1 / 4, 1 / 5, 1 / 6), strict=True))
     assert [object_[0, 0] for object_ in result.stages.values()] == [2, 3, 4]
     assert result.object_[0, 0] == 4
     assert result.occupancy[0, 0] == 30
     np.testing.assert_array_equal(result.held_out, held)
     np.testing.assert_array_equal(engine.probe, scan_probe(scan, UNROLLED, calibration))
+
+
+@pytest.mark.parametrize(
+    ('others_misfit', 'positions', 'held_out', 'excess'),
+    [(2.0, False, 0.2, 4.0), (0.4, False, 0.2, 1.0), (2.0, True, 0.2, 1.0), (2.0, False, 0.0, 1.0)],
+)
+def test_the_network_is_told_of_noise_that_held_out_patterns_show(
+    scan, others_misfit, positions, held_out, excess
+):
+    sweeps = UNROLLED.sweeps.model_copy(update={'refine_positions': positions})
+    config = UNROLLED.model_copy(update={'sweeps': sweeps})
+    inference = INFERENCE.model_copy(update={'held_out_fraction': held_out})
+    engine, result, _ = run(scan, config, inference, others_misfit=others_misfit)
+    assert result.noise_excess == excess
+    told = {state[-1][-1] for state, _ in engine.scored if state[-1][0] == 'corrected'}
+    assert told == {excess}
+    # Misfits are those of sweeps that never saw the held-out patterns.
+    assert all(state[-1][0] == 'swept' and len(state[-1][1]) == 24 for state, _ in engine.fitted)
 
 
 @pytest.mark.parametrize(

@@ -62,9 +62,10 @@ class TensorFlowEngine:
         sweeper = Sweeper(self._scan, self._config.sweeps, pool)
         return sweeper.run(state, sweeps, seed=seed, on_sweep=on_sweep)
 
-    def corrected(self, state: SweepState, pool: IndexArray) -> SweepState:
+    def corrected(self, state: SweepState, pool: IndexArray, noise_excess: float) -> SweepState:
         assert isinstance(self._network, UnrolledNetwork)
-        photons = photons_per_pixel(self._scan.exposed(state.exposures), state.probe, pool)
+        scan = self._scan.exposed(state.exposures)
+        photons = photons_per_pixel(scan, state.probe, pool) / noise_excess
         gauge = mean_transmission(state.object_, photons)
         return replace(state, object_=self._network.tiled(state.object_, photons, gauge))
 
@@ -82,6 +83,9 @@ class TensorFlowEngine:
     def r_factor(self, state: SweepState, chosen: IndexArray) -> float:
         return r_factor(self._scan.exposed(state.exposures), state, chosen)
 
+    def misfit(self, state: SweepState, chosen: IndexArray) -> float:
+        return misfit(self._scan.exposed(state.exposures), state, chosen)
+
     def export(self, state: SweepState) -> tuple[ComplexArray, ComplexArray]:
         return state.export()
 
@@ -98,6 +102,17 @@ def r_factor(scan: ScanTensors, state: SweepState, chosen: IndexArray) -> float:
         difference += float(np.abs(predicted - measured).sum(dtype=np.float64))
         total += float(measured.numpy().sum(dtype=np.float64))
     return difference / total
+
+
+def misfit(scan: ScanTensors, state: SweepState, chosen: IndexArray) -> float:
+    """Return sum (i - k)^2 / sum i over valid pixels, i being the expected counts."""
+    squares = total = 0.0
+    for part in _cut(chosen):
+        predicted = (_predict(scan, state, part) * scan.valid).numpy()
+        measured = (scan.batch_counts(part) * scan.valid).numpy()
+        squares += float(np.square(predicted - measured).sum(dtype=np.float64))
+        total += float(predicted.sum(dtype=np.float64))
+    return squares / total
 
 
 def predict_patterns(scan: ScanData, reconstruction: Reconstruction) -> FloatArray:

@@ -60,9 +60,10 @@ class TorchEngine:
         return sweeper.run(state, sweeps, seed=seed, on_sweep=on_sweep)
 
     @torch.no_grad()
-    def corrected(self, state: SweepState, pool: IndexArray) -> SweepState:
+    def corrected(self, state: SweepState, pool: IndexArray, noise_excess: float) -> SweepState:
         assert isinstance(self._network, UnrolledNetwork)
-        photons = photons_per_pixel(self._scan.exposed(state.exposures), state.probe, pool)
+        scan = self._scan.exposed(state.exposures)
+        photons = photons_per_pixel(scan, state.probe, pool) / noise_excess
         gauge = mean_transmission(state.object_, photons)
         return replace(state, object_=self._network.tiled(state.object_, photons, gauge))
 
@@ -79,6 +80,9 @@ class TorchEngine:
 
     def r_factor(self, state: SweepState, chosen: IndexArray) -> float:
         return r_factor(self._scan.exposed(state.exposures), state, chosen)
+
+    def misfit(self, state: SweepState, chosen: IndexArray) -> float:
+        return misfit(self._scan.exposed(state.exposures), state, chosen)
 
     def export(self, state: SweepState) -> tuple[ComplexArray, ComplexArray]:
         return state.export()
@@ -97,6 +101,18 @@ def r_factor(scan: ScanTensors, state: SweepState, chosen: IndexArray) -> float:
         difference += float((predicted - measured).abs().sum(dtype=torch.float64))
         total += float(measured.sum(dtype=torch.float64))
     return difference / total
+
+
+@torch.no_grad()
+def misfit(scan: ScanTensors, state: SweepState, chosen: IndexArray) -> float:
+    """Return sum (i - k)^2 / sum i over valid pixels, i being the expected counts."""
+    squares = total = 0.0
+    for part in _cut(chosen):
+        predicted = _predict(scan, state, part) * scan.valid
+        measured = scan.batch_counts(part) * scan.valid
+        squares += float((predicted - measured).square().sum(dtype=torch.float64))
+        total += float(predicted.sum(dtype=torch.float64))
+    return squares / total
 
 
 @torch.no_grad()
