@@ -124,4 +124,12 @@ def make_model(
         on_event=on_event,
     )
     # Whoever trains on begins with moments of their own.
-    return replace(model, optimizer=None)
+    return replace(with_usual_sweeps(model), optimizer=None)
+
+
+def with_usual_sweeps(model: api.Model) -> api.Model:
+    """Return the model for scans that get as many sweeps as they have use for."""
+    config = model.config.model_copy(update={'sweeps_before': None})
+    trained = model.backend.build(config, model.trained.calibration)
+    trained.import_weights(model.trained.export_weights())
+    return replace(model, trained=trained)

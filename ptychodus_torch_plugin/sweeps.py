@@ -17,7 +17,7 @@ and every few batches (`probe_interval`), when the probe is refined,
 at once).  After each sweep the whole step is repeated with momentum.  The damping a grows
 geometrically from sweep to sweep, and the last sweeps settle with shorter and shorter steps t:
 first fast, then averaging the noise of the batches away.  c (`visiting.crowding`) is one unless the
-patterns of a batch lie on top of each other.
+patterns of a batch lie too close together.
 
 A shift by a remainder is interpolated between shifts by a few fixed ones
 (`visiting.shift_nodes_px`): so a visit costs the two transforms of its exit waves, and a change of
@@ -214,11 +214,11 @@ class _Visits(PoolVisits):
     ) -> None:
         scan, corners = self._scan, self._corners[chosen]
         power = np.sum(np.abs(state.probe) ** 2, axis=0)
-        damping = self._damped(sweep).damping
-        floor = damping * power.max() + (1 - damping) * power
+        fitted = self._fitted(sweep)
+        floor = fitted.damping * power.max() + (1 - fitted.damping) * power
         weights, pull_weights = self._weights[chosen], self._pull_weights[chosen]
         probes = self._shifted(state.probe, weights)
-        pulls = self._shifted(state.probe.conj() / (self._crowding * floor), pull_weights)
+        pulls = self._shifted(state.probe.conj() / floor, pull_weights)
         patches = physics.gather_patches(state.object_, corners, scan.n_px)[:, None]
         waves = physics.far_field(probes * patches)
         counts = scan.patterns[chosen]
@@ -228,7 +228,7 @@ class _Visits(PoolVisits):
             moments = self._noted(np.sum(np.abs(waves) ** 2, axis=1), chosen)
             displacement = displacement_figures(patches[:, 0], probes, change)
             self.refinement.figures[chosen] = np.hstack([moments, displacement])
-        step = sweep.step * np.sum(pulls * change, axis=1)
+        step = fitted.step * np.sum(pulls * change, axis=1)
         physics.scatter_patches(step, corners, state.object_)
         if refine_probe:
             config = self._config

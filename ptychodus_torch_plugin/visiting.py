@@ -7,7 +7,7 @@ learnt from all visits of a sweep.  What a visit computes, and the symbols, are 
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 
 FEW_PHOTONS = 5.0
 """Photons per pixel of the object below which sweeps are damped in full from the start."""
+
+MOST_CROWDED = 0.75
+"""How far a batch moves the object at most, in full steps.
+
+The probe answers the same change once more, and momentum repeats both: by full steps even a right
+probe is lost.
+"""
 
 NODES = 3
 """Nodes of the interpolated shift along each axis.
@@ -90,7 +97,8 @@ class PoolVisits:
         self.refinement = Refinement(*where, config, pool, exposures)
         self._place()
         corners = self._corners[pool]
-        self._crowding = crowding(corners, probe, config.batch_size)
+        # Many sweeps and updates ask, with few dampings.
+        self._crowding = cache(partial(crowding, corners, probe, config.batch_size))
         self._least_damping = least_damping(corners, probe)
         self._deflection = Deflection(
             scan.frame.shape, corners, probe, valid, free_ramp=config.refine_probe
@@ -124,9 +132,10 @@ class PoolVisits:
         self._place()
         return grown
 
-    def _damped(self, sweep: Sweep) -> Sweep:
-        """Return a sweep with the damping that the scan needs at least."""
-        return replace(sweep, damping=max(sweep.damping, self._least_damping))
+    def _fitted(self, sweep: Sweep) -> Sweep:
+        """Return a sweep as the object bears it: damped enough, and a step short enough."""
+        damping = max(sweep.damping, self._least_damping)
+        return replace(sweep, damping=damping, step=sweep.step / self._crowding(damping))
 
     def _probe_length(self, sweep: Sweep) -> float:
         """Return the length of an update of the probe."""
@@ -160,8 +169,10 @@ def shift_nodes_px(
     return nodes, np.ascontiguousarray(weights)
 
 
-def crowding(corners: IndexArray, probe: Complex, batch_size: int) -> float:
-    """Return how many patterns of a batch share a place, or one if fewer do.
+def crowding(corners: IndexArray, probe: Complex, batch_size: int, damping: float) -> float:
+    """Return by what to divide steps, so that a batch moves the object by `MOST_CROWDED` at most.
+
+    By one, unless too many patterns of a batch share a place.
 
     Parameters
     ----------
@@ -169,12 +180,14 @@ def crowding(corners: IndexArray, probe: Complex, batch_size: int) -> float:
         First pixels of the patches that batches are drawn from.
     probe : (m, N, N) complex
         Two patterns share a place if they start in the same square; it has the area that the beam
-        would have at its peak intensity throughout.
+        would have if it moved all of it as far as it moves its brightest pixel.
     batch_size
         Patterns of a batch.
+    damping
+        The less, the further dim pixels are moved, and the larger is that area.
     """
-    share, _ = _sharing(corners, probe)
-    return max(1.0, min(batch_size, len(corners)) * share)
+    share, _ = _sharing(corners, probe, damping)
+    return max(1.0, min(batch_size, len(corners)) * share / MOST_CROWDED)
 
 
 def least_damping(corners: IndexArray, probe: Complex) -> float:
@@ -182,9 +195,9 @@ def least_damping(corners: IndexArray, probe: Complex) -> float:
 
     Small dampings move dimly lit pixels as far as bright ones.  Of few photons that is noise, which
     momentum repeats until it grows.  Photons are those at the peak of a probe that is scaled to the
-    counts, of all patterns that share a place; parameters are those of `crowding`.
+    counts, of all patterns that share a place; parameters are those of `crowding`, fully damped.
     """
-    share, peak = _sharing(corners, probe)
+    share, peak = _sharing(corners, probe, damping=1.0)
     photons_per_px = peak * len(corners) * share
     return FEW_PHOTONS / max(photons_per_px, FEW_PHOTONS)
 
@@ -198,9 +211,12 @@ def probe_step(config: SweepConfig, least_damping: float) -> float:
     return config.probe_step * max(0.0, 1 - (2 * least_damping) ** 2)
 
 
-def _sharing(corners: IndexArray, probe: Complex) -> tuple[float, float]:
+def _sharing(corners: IndexArray, probe: Complex, damping: float) -> tuple[float, float]:
     """Return the chance that two patterns share a place, and the peak intensity of the probe."""
     power = np.sum(np.abs(np.asarray(probe, np.complex128)) ** 2, axis=0)
-    side_px = max(1, round(float(np.sqrt(power.sum() / power.max()))))
-    _, counts = np.unique(corners // side_px, axis=0, return_counts=True)
+    moved = power / (damping * power.max() + (1 - damping) * power)
+    side_px = max(1, round(float(np.sqrt(moved.sum()))))
+    rows, columns = (corners // side_px).T
+    # One number a square: pairs take forty times as long to sort.
+    _, counts = np.unique(rows * (columns.max() + 1) + columns, return_counts=True)
     return float(np.sum((counts / len(corners)) ** 2)), float(power.max())

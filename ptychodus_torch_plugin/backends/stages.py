@@ -73,8 +73,9 @@ class _Run:
         if config.architecture == 'cnn':
             yield 'network', self.engine.placed(self._predicted(pool), state)
             return
-        name = _sweeps(config.sweeps_before)
-        plan = schedule(config.sweeps, config.sweeps_before)
+        count = config.sweeps_for(self.scan.n_patterns)
+        name = _sweeps(count)
+        plan = schedule(config.sweeps, count)
         state = self._swept(state, pool, plan, self.inference.seed)
         yield name, state
         if config.architecture == 'unrolled':
@@ -203,7 +204,7 @@ def reconstruct(
     known = {} if predicted is None else {len(everything): predicted}
     if predicted_without is not None:
         known[len(pools[-1])] = predicted_without
-    work = _work(config, inference, pools, batch_size, known)
+    work = _work(config, scan, inference, pools, batch_size, known)
     report = StageReporter(work, on_event, should_stop)
     run = _Run(engine, config, scan, inference, batch_size, report, held_out, known)
     probe = scan_probe(scan, config, calibration)
@@ -238,6 +239,7 @@ def reconstruct(
 
 def _work(
     config: ModelConfig,
+    scan: ScanData,
     inference: InferenceConfig,
     pools: Sequence[IndexArray],
     batch_size: int,
@@ -246,7 +248,7 @@ def _work(
     """Return the number of reports of all runs: sweeps, or batches of groups and sweeps."""
     refining = len(pools) * refining_sweeps(config, inference)
     if config.architecture != 'cnn':
-        return len(pools) * config.sweeps_before + refining
+        return len(pools) * config.sweeps_for(scan.n_patterns) + refining
     computed = pools[:1] if shares_patches(config) and not known else pools
     batches = (-(-len(pool) // batch_size) for pool in computed if len(pool) not in known)
     return sum(batches) + refining

@@ -117,6 +117,18 @@ def test_both_runs_pass_all_stages_over_their_own_patterns(scan):
     np.testing.assert_array_equal(engine.probe, scan_probe(scan, UNROLLED, calibration))
 
 
+def test_few_patterns_are_swept_more_often(scan):
+    config = ModelConfig(N=32, architecture='none', sweeps_before=None)
+    events = []
+    engine, result, _ = run(scan, config, on_event=events.append)
+    assert result.stage == '80 sweeps'
+    assert {len(state[-1][2]) for state, _ in engine.scored} == {80}
+    assert len(events) == events[0].total == 2 * 80
+    counts = {n: config.sweeps_for(n) for n in (1, 256, 484, 1000, 1024, 10**6)}
+    assert counts == {1: 80, 256: 80, 484: 43, 1000: 21, 1024: 20, 10**6: 20}
+    assert config.model_copy(update={'sweeps_before': 7}).sweeps_for(1) == 7
+
+
 @pytest.mark.parametrize(
     ('others_misfit', 'positions', 'held_out', 'excess'),
     [(2.0, False, 0.2, 4.0), (0.4, False, 0.2, 1.0), (2.0, True, 0.2, 1.0), (2.0, False, 0.0, 1.0)],

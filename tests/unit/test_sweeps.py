@@ -30,7 +30,13 @@ from ptychodus_torch_plugin.sweeps import (
     settling_schedule,
     sweep_oracle,
 )
-from ptychodus_torch_plugin.visiting import crowding, least_damping, probe_step, shift_nodes_px
+from ptychodus_torch_plugin.visiting import (
+    MOST_CROWDED,
+    crowding,
+    least_damping,
+    probe_step,
+    shift_nodes_px,
+)
 
 N = 32
 SETTINGS = SweepConfig(
@@ -193,12 +199,23 @@ def test_a_crowd_is_counted():
     probe[0, 5:9, 7:11] = 0.6
     probe[1, 5:9, 7:11] = 0.8j
     together = np.full((40, 2), 9)
-    assert crowding(together, probe, 16) == 16
-    assert crowding(together[:5], probe, 16) == 5
+    assert MOST_CROWDED * crowding(together, probe, 16, 1.0) == pytest.approx(16)
+    assert MOST_CROWDED * crowding(together[:5], probe, 16, 1.0) == pytest.approx(5)
     in_four = np.array([[0, 0], [0, 4], [4, 0], [4, 4]]).repeat(10, axis=0)
-    assert crowding(in_four, probe, 16) == pytest.approx(4)
+    assert MOST_CROWDED * crowding(in_four, probe, 16, 1.0) == pytest.approx(4)
     alone = 4 * np.argwhere(np.ones((8, 8)))
-    assert crowding(alone, probe, 16) == 1
+    assert crowding(alone, probe, 16, 1.0) == 1
+
+
+@pytest.mark.parametrize(('damping', 'side_px'), [(1.0, 5), (0.1, 9)])
+def test_little_damping_crowds_what_is_dimly_lit(damping, side_px):
+    """16 px in full, 128 at a tenth: these are moved by 0.1 / (a + 0.1 (1 - a)) of a full step."""
+    probe = np.zeros((1, N, N), dtype=complex)
+    probe[0, 8:20, 8:20] = np.sqrt(0.1)
+    probe[0, 12:16, 12:16] = 1
+    everywhere = np.argwhere(np.ones((45, 45)))
+    crowd = 100 * side_px**2 / 45**2
+    assert crowding(everywhere, probe, 100, damping) == pytest.approx(crowd / MOST_CROWDED)
 
 
 def test_a_crowded_scan_converges(monkeypatch):
@@ -210,7 +227,7 @@ def test_a_crowded_scan_converges(monkeypatch):
     probe = first_probe(crowded, settings)
     start = SweepState(np.ones(crowded.frame.shape, dtype=complex), probe)
     corners, _ = crowded.frame.corners(crowded.positions_px, N)
-    assert crowding(corners, probe, settings.batch_size) > 5
+    assert crowding(corners, probe, settings.batch_size, settings.damping_end) > 5
     assert loss_of(crowded, run(crowded, settings, probe)) < 0.2 * loss_of(crowded, start)
     monkeypatch.setattr('ptychodus_torch_plugin.visiting.crowding', lambda *_: 1.0)
     assert not loss_of(crowded, run(crowded, settings, probe)) < loss_of(crowded, start)

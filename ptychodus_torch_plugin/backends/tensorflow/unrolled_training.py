@@ -69,8 +69,9 @@ class Preparation:
 
     def __init__(self, task: Task, plan: TrainingPlan) -> None:
         self._task, self._plan = task, plan
-        validated = sum(1 for held in plan.held_out if len(held))
-        self._total = (len(plan.swept_views) + validated) * task.model.sweeps_before
+        validated = [scan for scan, held in enumerate(plan.held_out) if len(held)]
+        swept = [*(view.scan for view in plan.swept_views), *validated]
+        self._total = sum(task.model.sweeps_for(task.scans[scan].n_patterns) for scan in swept)
         self._done = 0
         self._start = time.perf_counter()
 
@@ -103,7 +104,7 @@ class Preparation:
         probe = first_probe(scan, config.sweeps) * math.sqrt(view.share)
         state = Sweeper(tensors, config.sweeps, pool).run(
             SweepState.start(tensors, probe),
-            schedule(config.sweeps, config.sweeps_before),
+            schedule(config.sweeps, config.sweeps_for(scan.n_patterns)),
             seed=task.training.seed,
             on_sweep=lambda: self._report(len(pool)),
         )

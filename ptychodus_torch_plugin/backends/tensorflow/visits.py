@@ -44,8 +44,8 @@ class Settings(NamedTuple):
     """How far a batch moves object and probe, and when; all () or without batches.
 
     kernel (k, 1, N, N) complex shifts to the nodes; moments (N * N, 4), valid and background (N, N)
-    float32; damping, step (divided by the crowding in `pull`), probe_damping and probe_step
-    float32; the probe is updated after every `interval` int32 batches, or never if it is zero.
+    float32; damping and step (`pull`) of the object, probe_damping and probe_step float32; the
+    probe is updated after every `interval` int32 batches, or never if it is zero.
     """
 
     kernel: Tensor
@@ -115,13 +115,14 @@ class Visits(PoolVisits):
         return object_, probe
 
     def _settings(self, sweep: Sweep, interval: int) -> Settings:
+        fitted = self._fitted(sweep)
         return Settings(
             kernel=self._kernel,
             moments=self._moments,
             valid=self._scan.valid,
             background=self._scan.background,
-            damping=tf.constant(self._damped(sweep).damping, tf.float32),
-            pull=tf.constant(sweep.step / self._crowding, tf.float32),
+            damping=tf.constant(fitted.damping, tf.float32),
+            pull=tf.constant(fitted.step, tf.float32),
             probe_damping=tf.constant(self._config.probe_damping, tf.float32),
             probe_step=tf.constant(self._probe_length(sweep), tf.float32),
             interval=tf.constant(interval, tf.int32),

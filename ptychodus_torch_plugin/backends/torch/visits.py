@@ -64,11 +64,11 @@ class Beam:
         self._modes = probe.shape[0]
         self.probes = self.pulls = torch.empty(0)
 
-    def set(self, probe: Tensor, sweep: Sweep, crowd: float) -> None:
+    def set(self, probe: Tensor, sweep: Sweep) -> None:
         """Take another `probe` (m, N, N): `probes` and `pulls` become (k, 2 m N N), real pairs."""
         power = physics.absolute_square(probe).sum(0)
         floor = sweep.damping * power.max() + (1 - sweep.damping) * power
-        both = torch.cat([probe, probe.conj() * (sweep.step / crowd / floor)])
+        both = torch.cat([probe, probe.conj() * (sweep.step / floor)])
         shifted = physics.ifft2(physics.fft2(both) * self._kernel)
         self.probes, self.pulls = (
             torch.view_as_real(part).reshape(len(part), -1)
@@ -202,7 +202,7 @@ class Visits(PoolVisits):
 
     def look(self, probe: Tensor, sweep: Sweep) -> None:
         """Visit with this probe from now on."""
-        self._beam.set(probe, self._damped(sweep), self._crowding)
+        self._beam.set(probe, self._fitted(sweep))
 
     def update(
         self,

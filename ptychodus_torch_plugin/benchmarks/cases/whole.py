@@ -185,7 +185,7 @@ def _network_s(context: Context, model: Model, source: Path, clock: Clock) -> fl
 def _sweeps_s(context: Context, model: Model, source: Path, clock: Clock) -> float:
     """Return the processor time of all sweeps, from that of a middle one."""
     scan = read_scan(source)
-    count = model.config.sweeps_before
+    count = model.config.sweeps_for(scan.n_patterns)
     config = model.config.model_copy(update={'architecture': 'none'})
     steps = intervals(_marks(context, config, scan, clock))
     return count * float(np.median([step.cpu_s for step in steps]))
