@@ -23,7 +23,7 @@ from ptychodus_torch_plugin.physics import Complex, Real
 if TYPE_CHECKING:
     from ptychodus_torch_plugin.sweeps import Sweep
 
-FEW_PHOTONS = 5.0
+FEW_PHOTONS = 10.0
 """Photons per pixel of the object below which sweeps are damped in full from the start."""
 
 MOST_CROWDED = 0.75
@@ -206,9 +206,9 @@ def probe_step(config: SweepConfig, least_damping: float) -> float:
     """Return the length of an update of the probe under a full step of the object.
 
     Few photons per pixel teach no probe: it is shorter the more a scan has to be damped
-    (`least_damping`), and zero where there are fewer than two times `FEW_PHOTONS`.
+    (`least_damping`), and zero where there are `FEW_PHOTONS` or fewer.
     """
-    return config.probe_step * max(0.0, 1 - (2 * least_damping) ** 2)
+    return config.probe_step * (1 - least_damping**2)
 
 
 def _sharing(corners: IndexArray, probe: Complex, damping: float) -> tuple[float, float]:

@@ -146,7 +146,7 @@ def test_the_probe_is_updated_a_few_times_in_every_sweep(n_batches, interval):
     assert probe_interval(n_batches) == interval
 
 
-@pytest.mark.parametrize(('photons', 'least'), [(1.0, 1.0), (5.0, 1.0), (10.0, 0.5), (1e4, 5e-4)])
+@pytest.mark.parametrize(('photons', 'least'), [(1.0, 1.0), (10.0, 1.0), (20.0, 0.5), (1e4, 1e-3)])
 def test_few_photons_are_damped(photons, least):
     probe = np.zeros((1, N, N), complex)
     probe[0, 8:16, 8:16] = np.sqrt(photons)
@@ -154,12 +154,12 @@ def test_few_photons_are_damped(photons, least):
     assert least_damping(apart, probe) == pytest.approx(least)
     # Twice the patterns at the same places bring twice the photons.
     twice = least_damping(np.concatenate([apart, apart]), probe)
-    assert twice == pytest.approx(min(1.0, 2.5 / photons))
+    assert twice == pytest.approx(min(1.0, 5.0 / photons))
 
 
 def test_a_probe_is_not_learnt_from_few_photons():
-    lengths = [probe_step(SweepConfig(probe_step=0.8), least) for least in (0.0, 0.25, 0.5, 1.0)]
-    assert lengths == pytest.approx([0.8, 0.6, 0.0, 0.0])
+    lengths = [probe_step(SweepConfig(probe_step=0.8), least) for least in (0.0, 0.5, 1.0)]
+    assert lengths == pytest.approx([0.8, 0.6, 0.0])
 
 
 # Shifts and crowds
