@@ -19,7 +19,12 @@ from numpy.random import Generator
 from ptychodus_torch_plugin import api
 from ptychodus_torch_plugin.aberrations import with_aberrations
 from ptychodus_torch_plugin.backends.protocol import OnEvent, ignore_event
-from ptychodus_torch_plugin.config import ExecutionConfig, ModelConfig, TrainingConfig
+from ptychodus_torch_plugin.config import (
+    ExecutionConfig,
+    ModelConfig,
+    SweepConfig,
+    TrainingConfig,
+)
 from ptychodus_torch_plugin.scan import ScanData
 from ptychodus_torch_plugin.simulate import SimulationConfig, simulate_scan
 
@@ -128,8 +133,9 @@ def make_model(
 
 
 def with_usual_sweeps(model: api.Model) -> api.Model:
-    """Return the model for scans that get as many sweeps as they have use for."""
-    config = model.config.model_copy(update={'sweeps_before': None})
+    """Return the model between sweeps as they usually are, and as many as a scan has use for."""
+    usual = {'sweeps_before': None, 'sweeps': SweepConfig()}
+    config = model.config.model_copy(update=usual)
     trained = model.backend.build(config, model.trained.calibration)
     trained.import_weights(model.trained.export_weights())
     return replace(model, trained=trained)

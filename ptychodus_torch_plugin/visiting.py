@@ -6,6 +6,7 @@ learnt from all visits of a sweep.  What a visit computes, and the symbols, are 
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from functools import cache, cached_property, partial
 from typing import TYPE_CHECKING, Protocol
@@ -134,7 +135,7 @@ class PoolVisits:
 
     def _fitted(self, sweep: Sweep) -> Sweep:
         """Return a sweep as the object bears it: damped enough, and a step short enough."""
-        damping = max(sweep.damping, self._least_damping)
+        damping = raised_damping(sweep.damping, self._config, self._least_damping)
         return replace(sweep, damping=damping, step=sweep.step / self._crowding(damping))
 
     def _probe_length(self, sweep: Sweep) -> float:
@@ -200,6 +201,18 @@ def least_damping(corners: IndexArray, probe: Complex) -> float:
     share, peak = _sharing(corners, probe, damping=1.0)
     photons_per_px = peak * len(corners) * share
     return FEW_PHOTONS / max(photons_per_px, FEW_PHOTONS)
+
+
+def raised_damping(damping: float, config: SweepConfig, least: float) -> float:
+    """Return a damping of the course of `config` if that has to start at `least` or above.
+
+    The course stays geometric: were it cut off below `least`, most sweeps would have the same.
+    """
+    start, end = config.damping_start, config.damping_end
+    if start < least < end and damping < end:
+        share = math.log(damping / end) / math.log(start / end)
+        return end * math.exp(share * math.log(least / end))
+    return max(damping, least)
 
 
 def probe_step(config: SweepConfig, least_damping: float) -> float:

@@ -14,7 +14,7 @@ from ptychodus_torch_plugin.scan import MAX_PATTERN_PX, MIN_PATTERN_PX, PATTERN_
 class SweepConfig(Settings):
     """Whole-scan physics sweeps (`specs/model-graph.md`)."""
 
-    damping_start: Damping = 0.1
+    damping_start: Damping = 0.05
     """Damping of the first sweep: small is fast, and noisy."""
     damping_end: Damping = 1.0
     """Damping of the last accelerated sweep, reached geometrically: large averages the noise."""

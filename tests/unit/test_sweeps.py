@@ -35,6 +35,7 @@ from ptychodus_torch_plugin.visiting import (
     crowding,
     least_damping,
     probe_step,
+    raised_damping,
     shift_nodes_px,
 )
 
@@ -155,6 +156,18 @@ def test_few_photons_are_damped(photons, least):
     # Twice the patterns at the same places bring twice the photons.
     twice = least_damping(np.concatenate([apart, apart]), probe)
     assert twice == pytest.approx(min(1.0, 5.0 / photons))
+
+
+@pytest.mark.parametrize('n_sweeps', [1, 2, 7])
+@pytest.mark.parametrize('least', [0.01, 0.1, 0.25, 0.6, 1.0])
+def test_a_course_that_starts_higher_is_as_long(least, n_sweeps):
+    config = SweepConfig(damping_start=0.1, damping_end=0.6, settling_sweeps=0)
+    course = [sweep.damping for sweep in schedule(config, n_sweeps)]
+    raised = [raised_damping(damping, config, least) for damping in course]
+    start = max(0.1, least)
+    expected = np.geomspace(start, max(0.6, least), n_sweeps) if start > 0.1 else course
+    assert raised == pytest.approx(expected)
+    assert raised_damping(1.0, config, least) == 1.0  # a settling sweep
 
 
 def test_a_probe_is_not_learnt_from_few_photons():
