@@ -128,8 +128,9 @@ class Deflection:
         if found <= noise:
             return np.zeros(self.shape, np.float32)
         integral, share = self._integral(gradients)
-        share = self._response * min(share, 1 - noise / found) * self._agreement(integral, change)
-        return self._on_pixels(share * integral)
+        unexplained = 1 - noise / found
+        agreement = self._agreement(integral, change, unexplained)
+        return self._on_pixels(self._response * min(share, unexplained) * agreement * integral)
 
     @cached_property
     def _response(self) -> float:
@@ -168,8 +169,11 @@ class Deflection:
             left += float(np.sum(weight * (rise - found) ** 2))
         return phase, max(0.0, 1 - left / fitted) if fitted > 0 else 0.0
 
-    def _agreement(self, phase: Real, change: Complex) -> float:
-        """Return from 0 to 1 how far a phase (H, W) is one that a sweep moves towards itself."""
+    def _agreement(self, phase: Real, change: Complex, unexplained: float) -> float:
+        """Return from 0 to 1 how far a phase (H, W) is one that a sweep moves towards itself.
+
+        Of chance it has the share `unexplained`: the noise of photons is known, and allowed for.
+        """
         cell_px, (rows, columns) = self._cell_px, self._cells
         padded = np.zeros((rows * cell_px, columns * cell_px), np.complex128)
         padded[: self.shape[0], : self.shape[1]] = change
@@ -181,7 +185,8 @@ class Deflection:
         if spread == 0:
             return 0.0
         correlation = max(0.0, float(np.sum(weight * first * second) / spread))
-        beyond_chance = max(0.0, correlation**2 - CHANCE**2 / self._independent)
+        by_chance = (CHANCE * unexplained) ** 2 / self._independent
+        beyond_chance = max(0.0, correlation**2 - by_chance)
         return min(1.0, math.sqrt(beyond_chance) / FULL_AGREEMENT)
 
     @cached_property

@@ -135,10 +135,14 @@ def test_few_patterns_agree_by_chance_and_are_not_believed():
     assert len(corners(20)) < many._independent < len(corners(5))
     phases = rng.standard_normal((200, 2, *few._cells))
     changes = [np.exp(1j * on_pixels(b, few)) for _, b in phases]
-    beliefs = [few._agreement(a, change) for (a, _), change in zip(phases, changes, strict=True)]
+    beliefs, of_photons = (
+        [few._agreement(a, change, share) for (a, _), change in zip(phases, changes, strict=True)]
+        for share in (1.0, 0.2)
+    )
     assert np.mean(beliefs) < 0.01
+    assert np.mean(of_photons) > 4 * np.mean(beliefs) + 0.01
     # A phase that is the sweep's own is believed all the same.
-    assert few._agreement(phases[0, 1], changes[0]) == 1
+    assert few._agreement(phases[0, 1], changes[0], 1.0) == 1
 
 
 def test_places_are_as_many_as_unrelated_noise_says():
