@@ -194,7 +194,7 @@ class Deflection:
         """How many places the scan has that the beam does not join, at most one a pattern.
 
         Noise of unit variance on cells, smoothed by the beam, correlates with other such noise by
-        1 / sqrt(n) in the mean square, n being the trusted cells over sum_lag rho^2, rho the
+        1 / sqrt(n), root mean square, n being the trusted cells over sum_lag rho^2, rho the
         correlation of cells that far apart (Bartlett, J. R. Stat. Soc. 98, 536, 1935).
         """
         beam = self._beam

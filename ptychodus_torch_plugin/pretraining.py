@@ -57,7 +57,13 @@ SIDE_POSITIONS = 13, 20
 MOST_SIDE_PX = 300
 """Positions along a side of a scan, and about the length of it."""
 
-MODEL = ModelConfig(N=N_PX, sweeps_before=20, sweeps_after=0, channels=(32, 64, 96, 128))
+MODEL = ModelConfig(
+    N=N_PX,
+    sweeps=SweepConfig(damping_start=0.1),
+    sweeps_before=20,
+    sweeps_after=0,
+    channels=(32, 64, 96, 128),
+)
 TRAINING = TrainingConfig(
     objective='thinned-objects',
     epochs=6,

@@ -204,7 +204,7 @@ def least_damping(corners: IndexArray, probe: Complex) -> float:
 
 
 def raised_damping(damping: float, config: SweepConfig, least: float) -> float:
-    """Return a damping of the course of `config` if that has to start at `least` or above.
+    """Return `damping`, of the course of `config`, as it is when that starts at `least` or above.
 
     The course stays geometric: were it cut off below `least`, most sweeps would have the same.
     """

@@ -184,8 +184,11 @@ class Engine(Protocol):
     def r_factor(self, state: State, chosen: IndexArray) -> float:
         """Return sum |sqrt I - sqrt k| / sum sqrt k over valid pixels of patterns `chosen`."""
 
-    def misfit(self, state: State, chosen: IndexArray) -> float:
-        """Return sum (I - k)^2 / sum I over valid pixels: about 1 if I is the Poisson rate."""
+    def misfits(self, state: State, chosen: IndexArray) -> FloatArray:
+        """Return sum (I - k)^2 / sum I over valid pixels of each pattern of `chosen` (k,).
+
+        They are about 1 if I are the Poisson rates.
+        """
 
     def export(self, state: State) -> tuple[ComplexArray, ComplexArray]:
         """Return object (h, w) and probe (m, N, N), complex64."""

@@ -1,7 +1,8 @@
 """From a scan to an object, stage by stage: the same for every backend, which only computes.
 
 A reconstruction runs all stages over every pattern and, to measure R honestly, once more without
-some.  That run comes first for the unrolled network, which learns from it how far to trust sweeps.
+some.  That run comes first, but for 'cnn': the unrolled network learns from it how far to trust
+sweeps.
 """
 
 from __future__ import annotations
@@ -112,14 +113,16 @@ class _Run:
 def noise_excess(engine: Engine, state: State, pool: IndexArray, held_out: IndexArray) -> float:
     """Return by how much the noise of an object exceeds what the photons of `pool` explain.
 
-    It is how much worse patterns `held_out` are fitted than those of the pool, and 1 at least.
+    It is how much worse patterns `held_out` are fitted than those of the pool, in the median, for
+    a bad frame tells of itself alone; and 1 at least.
     Sweeps fit the noise of what they see: each number that p unknowns are found from fits better
     by the share p / n than others do.  With many more measured numbers than unknowns, and photons
     as the only noise, both fit alike; where patterns hardly overlap, or the model lacks something,
     what the sweeps had to invent shows in patterns that they never saw.
     """
-    fitted, others = (engine.misfit(state, chosen) for chosen in (pool, held_out))
-    return max(1.0, others / fitted)
+    misfits = (engine.misfits(state, chosen) for chosen in (pool, held_out))
+    fitted, others = (float(np.median(each[np.isfinite(each)])) for each in misfits)
+    return max(1.0, others / fitted) if fitted > 0 else 1.0
 
 
 def predicted_patches(

@@ -15,7 +15,7 @@ from ptychodus_torch_plugin.cli.outputs import output_folder, write_training
 from ptychodus_torch_plugin.cli.progress import Display, progress_display
 from ptychodus_torch_plugin.cli.reading_options import ReadingOptions
 from ptychodus_torch_plugin.cli.reconstruction import Outcome, reconstruct_into
-from ptychodus_torch_plugin.cli.report import say_files, say_json, say_stages
+from ptychodus_torch_plugin.cli.report import say_files, say_json, say_reconstruction
 from ptychodus_torch_plugin.cli.settings import (
     load_backend,
     read_one,
@@ -221,8 +221,7 @@ def _write_pictures(folder: Path, scans: _Scans, outcome: Outcome) -> dict[str, 
 
 
 def _say(outcome: Outcome, scans: _Scans) -> None:
-    scan = scans.test
-    say_stages(f'{scan.name}: {scan.n_patterns} patterns', outcome.metrics['stages'])
+    say_reconstruction(outcome.metrics)
     if scans.simulated:
         typer.echo(
             'PSNR (dB) and SSIM are against the true object, which training has not seen: it saw '

@@ -108,7 +108,7 @@ class InferenceOptions:
         setting(
             '--held-out',
             default='0.1, or as in the training on this very scan',
-            what='Fraction of the patterns that a second reconstruction leaves out to measure R on '
+            what='Fraction of the patterns that another reconstruction leaves out to measure R on '
             'them; 0: none.',
         ),
     ] = None

@@ -182,7 +182,8 @@ class InferenceConfig(Settings):
     refine: Count | None = None
     """Sweeps after the network; None takes the model's `sweeps_after`."""
     held_out_fraction: float = Field(0.1, ge=0.0, le=0.5)
-    """Share of patterns left out of a second reconstruction that measures R on them; 0: none."""
+    """Share of patterns left out of another reconstruction, which measures R on them and tells the
+    unrolled network how noisy sweeps are; 0: none."""
     seed: Count = 0
     """Seed of groups, of the order of batches, and of the choice of held-out patterns."""
     neighbor_count: Positive | None = None

@@ -6,7 +6,12 @@ import pytest
 import ptychodus_torch_plugin as plugin
 from ptychodus_torch_plugin.bundle.archive import read_bundle
 from ptychodus_torch_plugin.bundle.shipped import PRETRAINED, SHIPPED_FILE
-from ptychodus_torch_plugin.config import ExecutionConfig, InferenceConfig, TrainingConfig
+from ptychodus_torch_plugin.config import (
+    ExecutionConfig,
+    InferenceConfig,
+    SweepConfig,
+    TrainingConfig,
+)
 from ptychodus_torch_plugin.metrics import compare_objects, scanned_region
 from ptychodus_torch_plugin.pretraining import MODEL, TRAINING, training_scans
 
@@ -50,7 +55,9 @@ def test_it_takes_the_noise_out_of_scans_it_never_saw(pretrained, photons):
 
 def test_it_is_what_the_recipe_says(pretrained):
     bundle = read_bundle(SHIPPED_FILE)
-    assert pretrained.config == MODEL.model_copy(update={'sweeps_before': None})
+    assert pretrained.config == MODEL.model_copy(
+        update={'sweeps': SweepConfig(), 'sweeps_before': None}
+    )
     assert pretrained.training == TRAINING
     assert pretrained.optimizer is None
     assert SHIPPED_FILE.stat().st_size < 5e6

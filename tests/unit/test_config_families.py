@@ -67,6 +67,12 @@ def test_cnn_takes_few_sizes(n_px):
         ModelConfig.parse({'architecture': 'cnn', 'N': n_px})
 
 
+def test_a_file_with_the_number_of_sweeps_that_once_was_the_default_is_read():
+    assert ModelConfig.parse({'architecture': 'cnn', 'sweeps_before': 20}).gridsize == 1
+    with pytest.raises(ConfigError, match='sweeps_before = 21 is a setting of'):
+        ModelConfig.parse({'architecture': 'cnn', 'sweeps_before': 21})
+
+
 def test_a_channel_gate_needs_channels_to_squeeze():
     message = (
         'cbam_encoder squeezes 16 channels into one, but the first level of the encoder has 8; '

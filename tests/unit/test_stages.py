@@ -53,9 +53,12 @@ class WrittenDown:
         self.scored.append((state, tuple(chosen)))
         return 1 / len(self.scored)
 
-    def misfit(self, state, chosen):
+    def misfits(self, state, chosen):
         self.fitted.append((state, tuple(chosen)))
-        return 0.5 if set(chosen) <= set(state[-1][1]) else self.others_misfit
+        inside = set(chosen) <= set(state[-1][1])
+        found = np.full(len(chosen), 0.5 if inside else self.others_misfit)
+        found[:2] = 1e6, np.nan  # frames that are no measure of the others
+        return found
 
     def export(self, state):
         return np.full(self.scan.frame.shape, len(state), np.complex64), 1j * self.probe
@@ -143,6 +146,7 @@ def test_the_network_is_told_of_noise_that_held_out_patterns_show(
     assert result.noise_excess == excess
     told = {state[-1][-1] for state, _ in engine.scored if state[-1][0] == 'corrected'}
     assert told == {excess}
+    assert bool(engine.fitted) == (held_out > 0 and not positions)
     # Misfits are those of sweeps that never saw the held-out patterns.
     assert all(state[-1][0] == 'swept' and len(state[-1][1]) == 24 for state, _ in engine.fitted)
 

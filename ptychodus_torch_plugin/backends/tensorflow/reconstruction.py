@@ -83,8 +83,8 @@ class TensorFlowEngine:
     def r_factor(self, state: SweepState, chosen: IndexArray) -> float:
         return r_factor(self._scan.exposed(state.exposures), state, chosen)
 
-    def misfit(self, state: SweepState, chosen: IndexArray) -> float:
-        return misfit(self._scan.exposed(state.exposures), state, chosen)
+    def misfits(self, state: SweepState, chosen: IndexArray) -> FloatArray:
+        return misfits(self._scan.exposed(state.exposures), state, chosen)
 
     def export(self, state: SweepState) -> tuple[ComplexArray, ComplexArray]:
         return state.export()
@@ -104,15 +104,14 @@ def r_factor(scan: ScanTensors, state: SweepState, chosen: IndexArray) -> float:
     return difference / total
 
 
-def misfit(scan: ScanTensors, state: SweepState, chosen: IndexArray) -> float:
-    """Return sum (i - k)^2 / sum i over valid pixels, i being the expected counts."""
-    squares = total = 0.0
+def misfits(scan: ScanTensors, state: SweepState, chosen: IndexArray) -> FloatArray:
+    """Return sum (i - k)^2 / sum i over valid pixels of each pattern, i being expected counts."""
+    found = []
     for part in _cut(chosen):
         predicted = (_predict(scan, state, part) * scan.valid).numpy()
         measured = (scan.batch_counts(part) * scan.valid).numpy()
-        squares += float(np.square(predicted - measured).sum(dtype=np.float64))
-        total += float(predicted.sum(dtype=np.float64))
-    return squares / total
+        found.append(np.square(predicted - measured).sum((1, 2)) / predicted.sum((1, 2)))
+    return np.concatenate(found)
 
 
 def predict_patterns(scan: ScanData, reconstruction: Reconstruction) -> FloatArray:
