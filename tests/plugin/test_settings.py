@@ -132,7 +132,7 @@ def test_a_settings_file_keeps_every_choice(tmp_path):
     file = tmp_path / 'settings.ini'
     registry.save_settings(file)
     text = file.read_text()
-    assert '[PINNModel]\nArchitecture = cnn\nGridSize = 3\nNumSweepsBefore = 22\n' in text
+    assert '[PINNModel]\nArchitecture = cnn\nGridSize = 3\nNumSweepsBefore = 2\n' in text
     again = opened(text, tmp_path=tmp_path)
     for entry in ENTRIES:
         assert again.parameters[entry.path].get_value() == (
