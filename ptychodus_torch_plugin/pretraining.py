@@ -134,14 +134,7 @@ def make_model(
         resume=resume,
         on_event=on_event,
     )
+    # What trained it is the cheapest; a user's scan gets sweeps as they usually are.
+    usual = api.with_sweeps(model, sweeps_before='automatic', **SweepConfig().to_json())
     # Whoever trains on begins with moments of their own.
-    return replace(with_usual_sweeps(model), optimizer=None)
-
-
-def with_usual_sweeps(model: api.Model) -> api.Model:
-    """Return the model between sweeps as they usually are, and as many as a scan has use for."""
-    usual = {'sweeps_before': None, 'sweeps': SweepConfig()}
-    config = model.config.model_copy(update=usual)
-    trained = model.backend.build(config, model.trained.calibration)
-    trained.import_weights(model.trained.export_weights())
-    return replace(model, trained=trained)
+    return replace(usual, optimizer=None)

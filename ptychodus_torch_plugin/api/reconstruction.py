@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from ptychodus_torch_plugin.api.model import Model
 from ptychodus_torch_plugin.api.sizes import check_fits
@@ -50,7 +50,7 @@ def reconstruct(
 def with_sweeps(
     model: Model,
     *,
-    sweeps_before: int | None = None,
+    sweeps_before: int | Literal['automatic'] | None = None,
     sweeps_after: int | None = None,
     **changes: Any,
 ) -> Model:
@@ -63,7 +63,8 @@ def with_sweeps(
     model
         A model that is no 'cnn'.
     sweeps_before, sweeps_after
-        Numbers of sweeps before and after the network; `None` leaves the model's own.
+        Numbers of sweeps before and after the network; `None` leaves the model's own, 'automatic'
+        takes as many before it as a scan has use for (`ModelConfig.sweeps_for`).
     changes
         Settings of `config.SweepConfig`, e.g. ``probe_modes=3``; all others stay.
 
@@ -80,6 +81,8 @@ def with_sweeps(
     numbers = {'sweeps_before': sweeps_before, 'sweeps_after': sweeps_after}
     values = model.config.to_json()
     values |= {name: number for name, number in numbers.items() if number is not None}
+    if sweeps_before == 'automatic':
+        values['sweeps_before'] = None
     values['sweeps'] = values['sweeps'] | changes
     config = ModelConfig.parse(values, source='sweeps')
     trained = model.backend.build(config, model.trained.calibration)

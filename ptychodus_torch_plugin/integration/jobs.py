@@ -104,7 +104,7 @@ def _between_sweeps(model: api.Model, wanted: ModelConfig) -> api.Model:
     """Return the network between other sweeps, without losses: they were those of the old ones."""
     changed = api.with_sweeps(
         model,
-        sweeps_before=wanted.sweeps_before,
+        sweeps_before=wanted.sweeps_before or 'automatic',
         sweeps_after=wanted.sweeps_after,
         **wanted.sweeps.to_json(),
     )

@@ -87,6 +87,8 @@ def test_the_same_network_between_other_sweeps(loaded, noisy):
     changed = plugin.with_sweeps(loaded, sweeps_before=3, sweeps_after=2, probe_modes=2)
     assert (changed.config.sweeps_before, changed.config.sweeps_after) == (3, 2)
     assert changed.config.sweeps == loaded.config.sweeps.model_copy(update={'probe_modes': 2})
+    as_many = plugin.with_sweeps(changed, sweeps_before='automatic').config
+    assert (as_many.sweeps_before, as_many.sweeps_after) == (None, 2)
     weights = changed.trained.export_weights()
     for name, values in loaded.trained.export_weights().items():
         np.testing.assert_array_equal(weights[name], values)

@@ -108,10 +108,11 @@ def misfits(scan: ScanTensors, state: SweepState, chosen: IndexArray) -> FloatAr
     """Return sum (i - k)^2 / sum i over valid pixels of each pattern, i being expected counts."""
     found = []
     for part in _cut(chosen):
-        predicted = (_predict(scan, state, part) * scan.valid).numpy()
-        measured = (scan.batch_counts(part) * scan.valid).numpy()
-        found.append(np.square(predicted - measured).sum((1, 2)) / predicted.sum((1, 2)))
-    return np.concatenate(found)
+        predicted = _predict(scan, state, part) * scan.valid
+        measured = scan.batch_counts(part) * scan.valid
+        squares = tf.reduce_sum(tf.square(predicted - measured), (1, 2))
+        found.append(squares / tf.reduce_sum(predicted, (1, 2)))
+    return np.asarray(tf.concat(found, 0).numpy())
 
 
 def predict_patterns(scan: ScanData, reconstruction: Reconstruction) -> FloatArray:

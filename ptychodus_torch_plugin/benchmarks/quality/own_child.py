@@ -106,7 +106,7 @@ def reconstruct(request: Request, scan: ScanData, settings: RunConfig) -> Recons
     else:
         model = api.with_sweeps(
             api.load_bundle(request.model_path, backend=settings.backend),
-            sweeps_before=wanted.sweeps_before,
+            sweeps_before=wanted.sweeps_before or 'automatic',
             **wanted.sweeps.to_json(),
         )
     return api.reconstruct(model, scan, settings.inference, settings.execution)
