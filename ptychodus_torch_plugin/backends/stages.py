@@ -2,7 +2,7 @@
 
 A reconstruction runs all stages over every pattern and, to measure R honestly, once more without
 some.  That run comes first, but for 'cnn': the unrolled network learns from it how far to trust
-sweeps.
+sweeps, and sweeps over all patterns go on from it.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ class _Run:
     """What the network says over so many of the patterns, where that is known already."""
     noise_excess: float = 1.0
     """How many times the noise of the photons the network is told of."""
+    swept: State | None = None
+    """What sweeps made of some of the patterns, from where those over all go on."""
 
     def stages(self, probe: ComplexArray, pool: IndexArray) -> Iterator[tuple[str, State]]:
         """Yield the name and the state of each stage."""
@@ -76,11 +78,15 @@ class _Run:
             return
         count = config.sweeps_for(self.scan.n_patterns)
         name = _sweeps(count)
-        plan = schedule(config.sweeps, count)
+        plan, some = schedule(config.sweeps, count), len(pool) < self.scan.n_patterns
+        if self.swept is not None and not some:
+            state, plan = self.swept, plan[-joining_sweeps(count) :]
         state = self._swept(state, pool, plan, self.inference.seed)
+        if some:
+            self.swept = state
         yield name, state
         if config.architecture == 'unrolled':
-            if len(pool) < self.scan.n_patterns and not config.sweeps.refine_positions:
+            if some and not config.sweeps.refine_positions:
                 self.noise_excess = noise_excess(self.engine, state, pool, self.held_out)
             corrected = self.engine.corrected(state, pool, self.noise_excess)
             yield f'{name} + network', corrected
@@ -177,6 +183,14 @@ def refining_sweeps(config: ModelConfig, inference: InferenceConfig) -> int:
     return 0 if config.architecture == 'none' else config.sweeps_after
 
 
+def joining_sweeps(count: int) -> int:
+    """Return how many of `count` sweeps over all patterns follow as many over most of them.
+
+    The last half, which does no worse than all of them from the start.
+    """
+    return max(1, count // 2)
+
+
 def _sweeps(count: int) -> str:
     return f'{count} sweep' if count == 1 else f'{count} sweeps'
 
@@ -251,7 +265,8 @@ def _work(
     """Return the number of reports of all runs: sweeps, or batches of groups and sweeps."""
     refining = len(pools) * refining_sweeps(config, inference)
     if config.architecture != 'cnn':
-        return len(pools) * config.sweeps_for(scan.n_patterns) + refining
+        count = config.sweeps_for(scan.n_patterns)
+        return count + (joining_sweeps(count) if len(pools) > 1 else 0) + refining
     computed = pools[:1] if shares_patches(config) and not known else pools
     batches = (-(-len(pool) // batch_size) for pool in computed if len(pool) not in known)
     return sum(batches) + refining

@@ -169,7 +169,7 @@ def weights_per_epoch(quick, scan, **changes):
     return quick.fit(scan, built=model, options={'on_event': on_event}, **changes), copies
 
 
-RECKLESS = {'learning_rate': 0.5, 'scheduler': 'constant', 'gradient_clip_val': None, 'epochs': 9}
+RECKLESS = {'learning_rate': 0.5, 'scheduler': 'constant', 'gradient_clip_val': None, 'epochs': 6}
 
 
 def test_the_weights_of_the_best_epoch_are_kept(quick, noisy):
@@ -183,7 +183,7 @@ def test_the_weights_of_the_best_epoch_are_kept(quick, noisy):
 def test_patience_ends_training(quick, noisy):
     result, copies = weights_per_epoch(quick, noisy, early_stop_patience=2, **RECKLESS)
     assert result.stopped == 'patience'
-    assert len(result.history) == result.best_epoch + 2 < 9
+    assert len(result.history) == result.best_epoch + 2 < 6
     assert_same_arrays(result.model.export_weights(), copies[result.best_epoch])
 
 

@@ -35,11 +35,17 @@ EITHER = pytest.mark.parametrize(
 )
 
 
-def both(scene, config, sweeps, *, double=False, on_host=True, pool=None, seed=3):
+@pytest.fixture(params=[visits.HostVisits, visits.DeviceVisits], autouse=True)
+def kind(request, monkeypatch):
+    """Visit as on a processor, and as on an accelerator."""
+    monkeypatch.setattr(tensor_sweeps, 'visits_of', request.param)
+    return request.param
+
+
+def both(scene, config, sweeps, *, double=False, pool=None, seed=3):
     """Run the same sweeps in both worlds; return (object, probe) of each and where light fell."""
     expected, lit = expected_sweeps(scene, config, sweeps, pool=pool, seed=seed)
     tensors = scene.tensors
-    tensors.on_host = on_host
     start = SweepState.start(tensors, defocused(scene.scan, config))
     dtype = tf.complex128 if double else tf.complex64
     state = SweepState(tf.constant(scene.object_, dtype), tf.cast(start.probe, dtype))
@@ -63,14 +69,12 @@ def test_ten_sweeps_are_the_same_algorithm(scene, config):
 # `test_stored` holds single precision to the oracle in every run.
 @pytest.mark.slow
 @CONFIGS
-@pytest.mark.parametrize('on_host', [True, False])
-def test_ten_sweeps_in_single_precision(scene, config, on_host, monkeypatch):
-    """Also as an accelerator computes them."""
+def test_ten_sweeps_in_single_precision(scene, config, monkeypatch):
     # The tilt is measured in steps of 0.01 px: a rounding may decide between two of them, and that
     # would be a ramp over the canvas.  Here both take the same.
     for module in (plain, tensor_sweeps):
         monkeypatch.setattr(module, 'tilt_px', lambda *_: (0.31, -0.17))
-    actual, expected, lit = both(scene, config, plain.schedule(config, 10), on_host=on_host)
+    actual, expected, lit = both(scene, config, plain.schedule(config, 10))
     assert_close(actual[0][lit], expected[0][lit], TOLERANCES['ten sweeps'], dtype=np.complex64)
     assert_close(actual[1], expected[1], TOLERANCES['ten sweeps'], dtype=np.complex64)
 
@@ -173,15 +177,14 @@ def test_garbage_in_bad_pixels_changes_no_bit(scene):
     assert same(states[0].probe, states[1].probe)
 
 
-def test_a_scan_of_the_same_size_is_not_compiled_again(scene, monkeypatch):
+@pytest.mark.parametrize('kind', [visits.DeviceVisits], indirect=True)
+def test_a_scan_of_the_same_size_is_not_traced_again(scene, monkeypatch):
     """With and without the probe, and whatever is left for the last batch."""
     function = tf.function(visits._updated, reduce_retracing=True, autograph=False)
     monkeypatch.setattr(visits, 'traced', function)
     monkeypatch.setattr(visits, 'BATCHES_AT_ONCE', 2)
     for config, n in ((REFINING, scene.scan.n_patterns), (SETTINGS, 29), (REFINING, 20)):
-        tensors = scene.tensors
-        tensors.on_host = False
-        Sweeper(tensors, config, np.arange(n)).run(scene.state, plain.schedule(config, 3))
+        Sweeper(scene.tensors, config, np.arange(n)).run(scene.state, plain.schedule(config, 3))
     assert function.experimental_get_tracing_count() == 1
 
 

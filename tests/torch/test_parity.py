@@ -181,15 +181,11 @@ def test_imposed_counts(scene):
     tensors, scan = scene.tensors, scene.scan
     waves = waves_of((scan.n_patterns, 2, scene.n_px, scene.n_px)) * 20
     wave_tensor = torch.from_numpy(waves)
-    amplitude = physics.amplitudes(wave_tensor, torch.empty(waves.shape))
-    assert_close(amplitude, np.abs(waves), TOLERANCES['transform'], dtype=np.float32)
-    scale = physics.change_scale(tensors.valid)
-    intensity = physics.total_intensity(amplitude)
+    intensity = physics.absolute_square(wave_tensor).sum(1)
     dark = np.random.default_rng(6).uniform(0, 900, scan.valid_pixels.shape).astype(np.float32)
     for background in (None, dark):
         tensor = None if background is None else torch.from_numpy(background)
-        arrays = intensity.clone(), tensors.counts.clone()
-        factor = physics.change_factor(*arrays, scale, tensor)
+        factor = physics.count_factor(intensity, tensors.counts, tensors.valid, tensor)
         known = waves.astype(complex), scan.patterns, scan.valid_pixels
         expected = oracle.impose_counts(*known, 0.0 if background is None else background)
         imposed = wave_tensor * (1 + factor[:, None])

@@ -28,6 +28,16 @@ from tests.parity.sweeping import (
 from .parity import CPU, TOLERANCES, Scene, assert_close, board
 
 
+@pytest.fixture(params=[visits.HostVisits, visits.DeviceVisits], autouse=True)
+def kind(request, monkeypatch):
+    """Visit as on a processor, and as on an accelerator."""
+    monkeypatch.setattr(torch_sweeps, 'visits_of', request.param)
+    return request.param
+
+
+ON_PROCESSOR = pytest.mark.parametrize('kind', [visits.HostVisits], indirect=True)
+
+
 def both(scene, config, sweeps, *, double=False, pool=None, seed=3):
     """Run the same sweeps in both worlds; return (object, probe) of each and where light fell."""
     expected, lit = expected_sweeps(scene, config, sweeps, pool=pool, seed=seed)
@@ -141,32 +151,22 @@ def test_sweeps_leave_their_start_alone(scene, config):
     assert torch.equal(once.probe, start.probe) == (not config.refine_probe)
 
 
-@CONFIGS
-def test_lanes_on_threads_compute_the_same(scene, config, monkeypatch):
-    """Also with fewer patterns in the last batch than there are lanes; and the same every time."""
-    monkeypatch.setattr(visits, '_lanes', lambda *_: 3)
-    sweeps = plain.schedule(config, 3)
-    found = [both(scene, config, sweeps, double=True) for _ in range(2)]
-    actual, expected, lit = found[0]
-    tolerance = TOLERANCES['ten sweeps, double precision']
-    assert_close(actual[0][lit], expected[0][lit], tolerance, dtype=np.complex128)
-    assert_close(actual[1], expected[1], tolerance, dtype=np.complex128)
-    for one, other in zip(actual, found[1][0], strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
+@ON_PROCESSOR
 def test_threads_of_the_caller_are_given_back(scene, monkeypatch):
-    monkeypatch.setattr(visits, '_lanes', lambda *_: 3)
+    def stop(*_):
+        assert torch.get_num_threads() == 1
+        raise InterruptedError
+
+    monkeypatch.setattr(visits.HostVisits, '_update_probe', stop)
     before = torch.get_num_threads()
-    sweeper = Sweeper(scene.tensors, REFINING, np.arange(scene.scan.n_patterns))
-    with pytest.raises(InterruptedError):
-        sweeper.run(scene.state, plain.schedule(REFINING, 3), on_sweep=stop)
-    assert torch.get_num_threads() == before
-
-
-def stop():
-    assert torch.get_num_threads() == 1
-    raise InterruptedError
+    torch.set_num_threads(3)
+    try:
+        sweeper = Sweeper(scene.tensors, REFINING, np.arange(scene.scan.n_patterns))
+        with pytest.raises(InterruptedError):
+            sweeper.run(scene.state, plain.schedule(REFINING, 3))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_garbage_in_bad_pixels_changes_no_bit(scene):

@@ -97,11 +97,11 @@ def test_both_runs_pass_all_stages_over_their_own_patterns(scan):
     everything = tuple(range(30))
     seen = tuple(i for i in everything if i not in held)
     assert len(held) == 6
-    expected = []
+    expected, start, plan = [], ['start'], tuple(schedule(UNROLLED.sweeps, 4))
     for pool in (seen, everything):
-        states = [['start']]
+        states = [start]
         for done in (
-            ('swept', pool, tuple(schedule(UNROLLED.sweeps, 4)), 7),
+            ('swept', pool, plan, 7),
             ('corrected', pool, 2.0),
             ('swept', pool, tuple(settling_schedule(2)), 8),
         ):
@@ -109,12 +109,14 @@ def test_both_runs_pass_all_stages_over_their_own_patterns(scan):
         # R of the first run is over patterns that it never saw, that of the second over all.
         scored = everything if pool == everything else tuple(held)
         expected += [(state, scored) for state in states[1:]]
+        # The second run goes on from the sweeps of the first one.
+        start, plan = states[1], plan[-2:]
     assert engine.scored == expected
     names = ['4 sweeps', '4 sweeps + network', '4 sweeps + network + 2 sweeps']
     assert dict(result.r_held_out) == dict(zip(names, (1, 1 / 2, 1 / 3), strict=True))
     assert dict(result.r_fitted) == dict(zip(names, (1 / 4, 1 / 5, 1 / 6), strict=True))
-    assert [object_[0, 0] for object_ in result.stages.values()] == [2, 3, 4]
-    assert result.object_[0, 0] == 4
+    assert [object_[0, 0] for object_ in result.stages.values()] == [3, 4, 5]
+    assert result.object_[0, 0] == 5
     assert result.occupancy[0, 0] == 30
     np.testing.assert_array_equal(result.held_out, held)
     np.testing.assert_array_equal(engine.probe, scan_probe(scan, UNROLLED, calibration))
@@ -125,8 +127,8 @@ def test_few_patterns_are_swept_more_often(scan):
     events = []
     engine, result, _ = run(scan, config, on_event=events.append)
     assert result.stage == '80 sweeps'
-    assert {len(state[-1][2]) for state, _ in engine.scored} == {80}
-    assert len(events) == events[0].total == 2 * 80
+    assert [[len(done[2]) for done in state[1:]] for state, _ in engine.scored] == [[80], [80, 40]]
+    assert len(events) == events[0].total == 80 + 40
     counts = {n: config.sweeps_for(n) for n in (1, 256, 484, 1000, 1024, 10**6)}
     assert counts == {1: 80, 256: 80, 484: 43, 1000: 21, 1024: 20, 10**6: 20}
     assert config.model_copy(update={'sweeps_before': 7}).sweeps_for(1) == 7
@@ -183,7 +185,7 @@ def test_the_reference_network_sees_groups_without_bad_pixels(wide):
     assert {int(np.argmin(np.abs(clean - each).sum((1, 2)))) for each in seen} == set(range(30))
 
 
-@pytest.mark.parametrize(('config', 'steps'), [(UNROLLED, 12), (CNN, 5 + 4)])
+@pytest.mark.parametrize(('config', 'steps'), [(UNROLLED, 4 + 2 + 2 + 2), (CNN, 5 + 4)])
 def test_every_sweep_and_every_batch_is_reported(scan, wide, config, steps):
     events = []
     scan = wide if config is CNN else scan

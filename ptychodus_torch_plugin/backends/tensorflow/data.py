@@ -40,8 +40,8 @@ class ScanTensors:
 
     Attributes
     ----------
-    counts : (n, N, N) float32
-        `patterns` themselves, in memory or not, unless an accelerator keeps them as a tensor.
+    patterns, counts : (n, N, N) float32
+        In memory or not; `counts` are a tensor where an accelerator keeps them.
     remainders : (n, 2) float64 or None
         Sub-pixel places of the probe, an array; None where all positions are whole pixels.
     corners : (n, 2) int64
@@ -76,7 +76,7 @@ class ScanTensors:
         self.mean_count = scan.mean_counts() / float(scan.valid_pixels.sum())
         self.on_host = 'CPU' in self.valid.device
         resident = not self.on_host and patterns.nbytes <= RESIDENT_BYTES
-        self.counts = _resident(patterns) if resident else patterns
+        self.patterns, self.counts = patterns, _resident(patterns) if resident else patterns
 
     def place(self, positions_px: PositionArray) -> None:
         """Lay the patterns at these patch centres (n, 2) on the object grid."""

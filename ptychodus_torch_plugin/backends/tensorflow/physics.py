@@ -13,7 +13,6 @@ import math
 import numpy as np
 import tensorflow as tf
 from tensorflow import Tensor
-from tensorflow.compiler.tf2xla.ops import gen_xla_ops as xla
 
 from ptychodus_torch_plugin.physics import MIN_INTENSITY, POISSON_OVERSHOOT, SMALLEST_STEP
 
@@ -64,51 +63,17 @@ def scatter_patches(patches: Tensor, index: Tensor, shape: tuple[int, int]) -> T
     return tf.reshape(canvas, shape)
 
 
-def window_patches(canvas: Tensor, starts: Tensor, n_px: int, *, on_host: bool) -> Tensor:
-    """Return patches (B, N, N) of a canvas (h, w), whose first pixels are `starts` (B, 2) int32.
-
-    `on_host` is for XLA on a CPU alone, where moving rows is faster than moving pixels.
-    """
-    if not on_host:
-        index = patch_index(tf.cast(starts, tf.int64), n_px, tf.shape(canvas)[1])
-        return gather_patches(canvas, index, n_px)[:, 0]
-    count = tf.shape(starts)[0]
-
-    def moved(k: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
-        patch = _window(canvas, tf.gather(starts, k), n_px)[None]
-        place = tf.stack([k, 0, 0])
-        return k + 1, xla.xla_dynamic_update_slice(input=patches, update=patch, indices=place)
-
-    start = tf.constant(0), tf.zeros((count, n_px, n_px), canvas.dtype)
-    return tf.while_loop(lambda k, _: k < count, moved, start)[1]
+def window_patches(canvas: Tensor, starts: Tensor, n_px: int) -> Tensor:
+    """Return patches (B, N, N) of a canvas (h, w), whose first pixels are `starts` (B, 2) int32."""
+    index = patch_index(tf.cast(starts, tf.int64), n_px, tf.shape(canvas)[1])
+    return gather_patches(canvas, index, n_px)[:, 0]
 
 
-def _window(canvas: Tensor, first: Tensor, n_px: int) -> Tensor:
-    """Return the pixels (N, N) of a canvas from `first` (2,) int32 on, for XLA alone.
-
-    `tf.slice` and indexing want constants there: XLA would compile anew for each scan order.
-    """
-    return xla.xla_dynamic_slice(canvas, first, tf.constant([n_px, n_px]))
-
-
-def with_patches_added(canvas: Tensor, starts: Tensor, patches: Tensor, *, on_host: bool) -> Tensor:
+def with_patches_added(canvas: Tensor, starts: Tensor, patches: Tensor) -> Tensor:
     """Return a canvas (h, w) with patches (B, N, N) added; the other arguments as above."""
-    n_px = patches.shape[-1]
-    if not on_host:
-        shape = tf.shape(canvas)
-        index = patch_index(tf.cast(starts, tf.int64), n_px, shape[1])
-        return canvas + scatter_patches(patches, index, shape)
-
-    count = tf.shape(starts)[0]
-
-    def added(k: Tensor, canvas: Tensor) -> tuple[Tensor, Tensor]:
-        place = tf.gather(starts, k)
-        there = _window(canvas, place, n_px)
-        return k + 1, xla.xla_dynamic_update_slice(
-            input=canvas, update=there + tf.gather(patches, k), indices=place
-        )
-
-    return tf.while_loop(lambda k, _: k < count, added, (tf.constant(0), canvas))[1]
+    shape = tf.shape(canvas)
+    index = patch_index(tf.cast(starts, tf.int64), patches.shape[-1], shape[1])
+    return canvas + scatter_patches(patches, index, shape)
 
 
 def absolute_square(waves: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from tensorflow import Tensor
 from ptychodus_torch_plugin.arrays import ComplexArray, IndexArray
 from ptychodus_torch_plugin.backends.tensorflow import physics
 from ptychodus_torch_plugin.backends.tensorflow.data import ScanTensors
-from ptychodus_torch_plugin.backends.tensorflow.visits import Visits
+from ptychodus_torch_plugin.backends.tensorflow.visits import visits_of
 from ptychodus_torch_plugin.config import SweepConfig
 from ptychodus_torch_plugin.exposures import Exposures
 from ptychodus_torch_plugin.lattice import Lattice
@@ -70,7 +70,7 @@ class Sweeper:
         energy, home = _energy(probe), center_px(probe.numpy())
         object_velocity, probe_velocity = tf.zeros_like(object_), tf.zeros_like(probe)
         exposures = state.exposures
-        visits = Visits(self.scan, self.config, self.pool, probe, exposures)
+        visits = visits_of(self.scan, self.config, self.pool, probe, exposures)
         for number, sweep in enumerate(sweeps):
             refine = self.config.refine_probe and number >= FIRST_PROBE_SWEEP
             before = object_, probe

@@ -1,19 +1,22 @@
 """Visits of batches of patterns in TensorFlow: what they pull on the object and on the probe.
 
-Many batches are one call of a compiled loop, for a call costs more than a batch.
+On a device, many batches are one call of a traced loop, for a call costs more than a batch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from scipy import fft
 from tensorflow import Tensor
 
 from ptychodus_torch_plugin.arrays import IndexArray
+from ptychodus_torch_plugin.backends.processor_visits import Fourier, Measured, ProcessorVisits
 from ptychodus_torch_plugin.backends.tensorflow import physics
 from ptychodus_torch_plugin.backends.tensorflow.data import ScanTensors
 from ptychodus_torch_plugin.config import SweepConfig
@@ -24,6 +27,49 @@ from ptychodus_torch_plugin.visiting import PoolVisits
 
 BATCHES_AT_ONCE, BYTES_AT_ONCE = 32, 2**25
 """Batches of a call, and bytes of their counts, at most."""
+
+
+# TensorFlow's own take twice as long on a processor.
+SCIPY = Fourier(
+    partial(fft.fft2, norm='ortho', overwrite_x=True),
+    partial(fft.ifft2, norm='ortho', overwrite_x=True),
+)
+
+
+class HostVisits(ProcessorVisits):
+    """Visits on a processor; all is as for `DeviceVisits`."""
+
+    def __init__(
+        self,
+        scan: ScanTensors,
+        config: SweepConfig,
+        pool: IndexArray,
+        probe: Tensor,
+        exposures: Exposures | None = None,
+    ) -> None:
+        super().__init__(
+            scan,
+            Measured(scan.patterns, scan.valid.numpy() > 0, scan.background.numpy()),
+            config,
+            pool,
+            probe.numpy(),
+            exposures,
+            SCIPY,
+        )
+
+    def sweep(
+        self,
+        object_: Tensor,
+        probe: Tensor,
+        drawn: Sequence[IndexArray],
+        sweep: Sweep,
+        *,
+        refine_probe: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """Return object and probe after the batches `drawn`."""
+        arrays = object_.numpy().copy(), probe.numpy().copy()
+        self.sweep_arrays(*arrays, drawn, sweep, refine_probe=refine_probe)
+        return tf.constant(arrays[0]), tf.constant(arrays[1])
 
 
 class Batches(NamedTuple):
@@ -59,7 +105,7 @@ class Settings(NamedTuple):
     interval: Tensor
 
 
-class Visits(PoolVisits):
+class DeviceVisits(PoolVisits):
     """Visits patterns of one scan, from the pool (k,) int64, under a probe (m, N, N)."""
 
     def __init__(
@@ -81,7 +127,6 @@ class Visits(PoolVisits):
         at_most = max(1, min(BATCHES_AT_ONCE, BYTES_AT_ONCE // per_batch))
         # Of the whole scan: without some of its patterns it is not compiled again.
         self._at_once = min(at_most, math.ceil(len(scan) / config.batch_size))
-        self._update = compiled if scan.on_host else traced
 
     def sweep(
         self,
@@ -97,7 +142,7 @@ class Visits(PoolVisits):
         noted = self.refinement.noted
         for first in range(0, len(drawn), self._at_once):
             some = drawn[first : first + self._at_once]
-            object_, probe, figures = self._update(
+            object_, probe, figures = traced(
                 object_,
                 probe,
                 self._batches(some),
@@ -105,7 +150,6 @@ class Visits(PoolVisits):
                 tf.constant(first, tf.int32),
                 tf.constant(len(some), tf.int32),
                 modes=tuple(probe.shape),
-                on_host=self._scan.on_host,
                 noted=noted,
             )
             if noted:
@@ -157,7 +201,6 @@ def _updated(
     count: Tensor,
     *,
     modes: tuple[int, int, int],
-    on_host: bool,
     noted: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return object and probe (`modes`) after `count` () batches, the `first` () of a sweep.
@@ -181,9 +224,9 @@ def _updated(
         ) -> tuple[Tensor, ...]:
             batch = Batches(*(tf.gather(each, k) for each in batches))
             pull, patches, change, seen = _demanded(
-                object_, batch, beam, settings, modes=modes, on_host=on_host, noted=noted
+                object_, batch, beam, settings, modes=modes, noted=noted
             )
-            after = physics.with_patches_added(object_, batch.starts, pull, on_host=on_host)
+            after = physics.with_patches_added(object_, batch.starts, pull)
             if seen is not None:
                 figures = tf.where(rows == k, seen[None], figures)
             return k + 1, after, patches, change, figures
@@ -216,7 +259,6 @@ def _demanded(
     settings: Settings,
     *,
     modes: tuple[int, int, int],
-    on_host: bool,
     noted: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
     """Return what is to be added to the patches of a batch (B, N, N), and what it was made of.
@@ -228,7 +270,7 @@ def _demanded(
     weights, pull_weights = (
         tf.cast(each, probes.dtype) for each in (batch.weights, batch.pull_weights)
     )
-    patches = physics.window_patches(object_, batch.starts, modes[-1], on_host=on_host)
+    patches = physics.window_patches(object_, batch.starts, modes[-1])
     shifted = _waves(weights @ probes, modes)
     waves = physics.far_field(shifted * patches[:, None])
     intensity = tf.reduce_sum(physics.absolute_square(waves), 1)
@@ -293,10 +335,15 @@ def _waves(pairs: Tensor, modes: tuple[int, ...]) -> Tensor:
 
 
 traced = tf.function(_updated, reduce_retracing=True, autograph=False)
-"""As an accelerator computes it."""
 
-compiled = tf.function(_updated, reduce_retracing=True, autograph=False, jit_compile=True)
-"""By XLA, which takes a second or two for every new size and then saves most of the time on a CPU.
 
-On a GPU its scatter is slow wherever results must not depend on timing.
-"""
+def visits_of(
+    scan: ScanTensors,
+    config: SweepConfig,
+    pool: IndexArray,
+    probe: Tensor,
+    exposures: Exposures | None = None,
+) -> HostVisits | DeviceVisits:
+    """Return what visits patterns where the scan lies."""
+    kind = HostVisits if scan.on_host else DeviceVisits
+    return kind(scan, config, pool, probe, exposures)

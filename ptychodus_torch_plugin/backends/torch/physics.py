@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -103,15 +102,6 @@ def absolute_square(waves: Tensor) -> Tensor:
     return torch.real(waves * waves.conj())
 
 
-def amplitudes(waves: Tensor, out: Tensor) -> Tensor:
-    """Return |x| of a complex tensor, in `out`."""
-    if waves.device.type != 'cpu':
-        return torch.abs(waves, out=out)
-    # NumPy's is ten times as fast as PyTorch's on a CPU.
-    np.abs(waves.numpy(), out=out.numpy())
-    return out
-
-
 def far_field(exit_waves: Tensor) -> Tensor:
     """Propagate (..., N, N) exit waves of a probe with checkerboard; centred far field."""
     return fft2(exit_waves, norm='ortho')
@@ -179,29 +169,11 @@ def smooth(waves: Tensor, kernel: Tensor) -> Tensor:
     return torch.complex(filtered[0], filtered[1])
 
 
-def change_scale(valid: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what `change_factor` takes for the pixels `valid` (N, N)."""
-    return valid * (POISSON_OVERSHOOT / 4), valid * (-0.75 * POISSON_OVERSHOOT)
-
-
-def total_intensity(amplitude: Tensor) -> Tensor:
-    """Return the sum (B, N, N) of the squares of `amplitude` (B, m, N, N), which is used up."""
-    squares = amplitude.square_()
-    return squares.sum(1) if squares.shape[1] > 1 else squares[:, 0]
-
-
-def change_factor(
-    intensity: Tensor,
-    counts: Tensor,
-    scale: tuple[Tensor, Tensor],
-    background: Tensor | None = None,
+def count_factor(
+    intensity: Tensor, counts: Tensor, valid: Tensor, background: Tensor | None = None
 ) -> Tensor:
-    """Return (factor - 1) of the oracle's `impose_counts`, (B, N, N): what a wave changes by.
-
-    The result is in the memory of `counts` (B, N, N); `intensity` (B, N, N) is used up, too.
-    """
+    """Return (factor - 1) of the oracle's `impose_counts`, (B, N, N): what a wave changes by."""
     if background is not None:
-        intensity = intensity.add_(background)
-    one = counts.new_ones(())
-    torch.addcdiv(one, counts, intensity.clamp_min_(MIN_INTENSITY), value=8, out=counts)
-    return torch.addcmul(scale[1], counts.sqrt_(), scale[0], out=counts)
+        intensity = intensity + background
+    ratio = counts / intensity.clamp_min(MIN_INTENSITY)
+    return (0.25 * (1 + (1 + 8 * ratio).sqrt()) - 1) * (POISSON_OVERSHOOT * valid)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ptychodus_torch_plugin.arrays import ComplexArray, IndexArray
 from ptychodus_torch_plugin.backends.torch import physics
 from ptychodus_torch_plugin.backends.torch.data import ScanTensors
-from ptychodus_torch_plugin.backends.torch.visits import Visits
+from ptychodus_torch_plugin.backends.torch.visits import visits_of
 from ptychodus_torch_plugin.config import SweepConfig
 from ptychodus_torch_plugin.exposures import Exposures
 from ptychodus_torch_plugin.lattice import Lattice
@@ -22,7 +22,6 @@ from ptychodus_torch_plugin.sweeps import (
     Sweep,
     batches,
     drift_px,
-    probe_interval,
 )
 
 PATTERNS_AT_ONCE = 64
@@ -75,37 +74,33 @@ class Sweeper:
         energy, home = physics.absolute_square(probe).sum(), center_px(_numpy(probe))
         object_velocity, probe_velocity = torch.zeros_like(object_), torch.zeros_like(probe)
         exposures = state.exposures
-        visits = Visits(self.scan, config, self.pool, probe, exposures)
-        with visits.open():
-            for number, sweep in enumerate(sweeps):
-                refine = config.refine_probe and number >= FIRST_PROBE_SWEEP
-                before = object_.clone(), probe.clone()
-                drawn = batches(self.pool, config.batch_size, seed, number)
-                visits.look(probe, sweep)
-                for k, chosen in enumerate(drawn, 1):
-                    due = refine and k % probe_interval(len(drawn)) == 0
-                    visits.update(object_, probe, chosen, sweep, refine_probe=due)
-                phase = None
-                if sweep.deflection:
-                    phase = visits.missing_phase(_numpy(object_ * before[0].conj()))
-                object_velocity.mul_(sweep.momentum).add_(object_).sub_(before[0])
-                object_.add_(object_velocity, alpha=sweep.momentum)
-                if refine:
-                    beta = min(config.probe_momentum, sweep.momentum)
-                    probe_velocity.mul_(beta).add_(probe - before[1])
-                    probe.add_(probe_velocity, alpha=beta)
-                    _undo_net(visits.lattice, object_, object_velocity, probe, probe_velocity)
-                    _keep_gauge(object_, object_velocity, probe, probe_velocity, energy, home)
-                if phase is not None:
-                    angle = torch.from_numpy(sweep.deflection * phase).to(object_.device)
-                    factor = torch.polar(torch.ones_like(angle), angle)
-                    object_.mul_(factor)
-                    object_velocity.mul_(factor)
-                if visits.refinement.wanted:
-                    grown = visits.correct(number, sweep.step)
-                    object_.mul_(grown)
-                    object_velocity.mul_(grown)
-                on_sweep()
+        visits = visits_of(self.scan, config, self.pool, probe, exposures)
+        for number, sweep in enumerate(sweeps):
+            refine = config.refine_probe and number >= FIRST_PROBE_SWEEP
+            before = object_.clone(), probe.clone()
+            drawn = batches(self.pool, config.batch_size, seed, number)
+            visits.sweep(object_, probe, drawn, sweep, refine_probe=refine)
+            phase = None
+            if sweep.deflection:
+                phase = visits.missing_phase(_numpy(object_ * before[0].conj()))
+            object_velocity.mul_(sweep.momentum).add_(object_).sub_(before[0])
+            object_.add_(object_velocity, alpha=sweep.momentum)
+            if refine:
+                beta = min(config.probe_momentum, sweep.momentum)
+                probe_velocity.mul_(beta).add_(probe - before[1])
+                probe.add_(probe_velocity, alpha=beta)
+                _undo_net(visits.lattice, object_, object_velocity, probe, probe_velocity)
+                _keep_gauge(object_, object_velocity, probe, probe_velocity, energy, home)
+            if phase is not None:
+                angle = torch.from_numpy(sweep.deflection * phase).to(object_.device)
+                factor = torch.polar(torch.ones_like(angle), angle)
+                object_.mul_(factor)
+                object_velocity.mul_(factor)
+            if visits.refinement.wanted:
+                grown = visits.correct(number, sweep.step)
+                object_.mul_(grown)
+                object_velocity.mul_(grown)
+            on_sweep()
         if visits.refinement.wanted:
             exposures = self._completed(object_, probe, visits.refinement.outcome())
         if config.refine_probe:

@@ -1,47 +1,90 @@
-"""Visits of batches of patterns in PyTorch: what they pull on the object and on the probe.
-
-A batch is some 25 operations on buffers that fit into a core's cache and are used again.  On a CPU
-it is cut into lanes, each on a thread of its own: waking threads for every operation would take
-longer than they save.
-"""
+"""Visits of batches of patterns in PyTorch: what they pull on the object and on the probe."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ptychodus_torch_plugin.arrays import IndexArray
+from ptychodus_torch_plugin.arrays import ComplexArray, IndexArray
+from ptychodus_torch_plugin.backends.processor_visits import Fourier, Measured, ProcessorVisits
 from ptychodus_torch_plugin.backends.torch import physics
 from ptychodus_torch_plugin.backends.torch.data import ScanTensors
 from ptychodus_torch_plugin.config import SweepConfig
 from ptychodus_torch_plugin.deflection import moment_weights
-from ptychodus_torch_plugin.exposures import MOMENTS, Exposures, Refinement
+from ptychodus_torch_plugin.exposures import MOMENTS, Exposures
 from ptychodus_torch_plugin.physics import Real
-from ptychodus_torch_plugin.sweeps import Sweep
+from ptychodus_torch_plugin.sweeps import Sweep, probe_interval
 from ptychodus_torch_plugin.visiting import PoolVisits
 
-LEAST_IN_A_LANE = 4
-"""Patterns of a batch for which another thread is worth waking."""
+
+class HostVisits(ProcessorVisits):
+    """Visits on a processor; all is as for `DeviceVisits`."""
+
+    def __init__(
+        self,
+        scan: ScanTensors,
+        config: SweepConfig,
+        pool: IndexArray,
+        probe: Tensor,
+        exposures: Exposures | None = None,
+    ) -> None:
+        dark = scan.background
+        measured = Measured(
+            scan.patterns, scan.valid.numpy() > 0, None if dark is None else dark.numpy()
+        )
+        super().__init__(
+            scan,
+            measured,
+            config,
+            pool,
+            probe.numpy(),
+            exposures,
+            Fourier(_on_arrays(physics.far_field), _on_arrays(physics.near_field)),
+        )
+
+    def sweep(
+        self,
+        object_: Tensor,
+        probe: Tensor,
+        drawn: Sequence[IndexArray],
+        sweep: Sweep,
+        *,
+        refine_probe: bool,
+    ) -> None:
+        """Change object and probe in place, as the batches `drawn` demand."""
+        # Waking threads for every operation would take longer than they save.
+        before = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            self.sweep_arrays(
+                object_.numpy(), probe.numpy(), drawn, sweep, refine_probe=refine_probe
+            )
+        finally:
+            torch.set_num_threads(before)
+
+
+def _on_arrays(transform: Callable[[Tensor], Tensor]) -> Callable[[ComplexArray], ComplexArray]:
+    def transformed(waves: ComplexArray) -> ComplexArray:
+        return transform(torch.from_numpy(waves)).contiguous().numpy()
+
+    return transformed
 
 
 class Pull(NamedTuple):
     """What b patterns demand.
 
-    `of_object` (b, N, N) is to be added to their patches; `of_probe` (k, m, N, N), for each node,
-    and `light` (N, N), the sum of |o|^2, are None unless asked for, and so are `figures` (b, f) of
-    the exposures.
+    `of_object` (b, N, N) is to be added to their patches (b, N, N); `change` (b, m, N, N) is that
+    of their exit waves, and `figures` (b, f) those of their exposures, None unless asked for.
     """
 
     of_object: Tensor
-    of_probe: Tensor | None = None
-    light: Tensor | None = None
-    figures: Tensor | None = None
+    patches: Tensor
+    change: Tensor
+    figures: Tensor | None
 
 
 class Places(NamedTuple):
@@ -71,8 +114,7 @@ class Beam:
         both = torch.cat([probe, probe.conj() * (sweep.step / floor)])
         shifted = physics.ifft2(physics.fft2(both) * self._kernel)
         self.probes, self.pulls = (
-            torch.view_as_real(part).reshape(len(part), -1)
-            for part in (shifted[:, : self._modes], shifted[:, self._modes :])
+            _pairs(part) for part in (shifted[:, : self._modes], shifted[:, self._modes :])
         )
 
     def shifted_back(self, waves: Tensor) -> Tensor:
@@ -80,76 +122,7 @@ class Beam:
         return physics.ifft2((physics.fft2(waves) * self._kernel.conj()).sum(0))
 
 
-class Lane:
-    """Buffers for the patterns that one thread visits at a time."""
-
-    def __init__(
-        self, scan: ScanTensors, beam: Beam, refinement: Refinement, like: Tensor, size: int
-    ) -> None:
-        self._beam, self._wanted = beam, refinement.noted
-        modes, n_px, _ = like.shape
-        self._patches = like.new_empty(size, n_px, n_px)
-        self._factor = like.new_empty(size, 1, n_px, n_px)
-        self._exits, self._probes = (like.new_empty(size, modes, n_px, n_px) for _ in range(2))
-        self._amplitudes = like.real.new_empty(size, modes, n_px, n_px)
-        self._scale = physics.change_scale(scan.valid.to(like.real.dtype))
-        dark = scan.background
-        self._background = None if dark is None else dark.to(like.real.dtype)
-        moments = moment_weights(scan.valid.cpu().numpy() > 0)
-        self._moments = torch.from_numpy(moments).to(scan.device, like.real.dtype)
-        self._dark_moments = self._moments.new_zeros(4)
-        if self._background is not None:
-            self._dark_moments = self._background.reshape(-1) @ self._moments
-
-    @torch.no_grad()
-    def visit(
-        self, places: Places, object_: Tensor, chosen: IndexArray, *, probe_too: bool
-    ) -> Pull:
-        """Return what patterns `chosen` (b,) demand of an object (h, w) that stays as it is."""
-        scan, beam, n = places.scan, self._beam, len(chosen)
-        patches, exits, probes = self._patches[:n], self._exits[:n], self._probes[:n]
-        indices = scan.on_device(chosen)
-        weights = places.weights.index_select(0, indices)
-        starts = scan.starts.index_select(0, indices)
-        torch.index_select(physics.windows(object_, scan.n_px), 0, starts, out=patches)
-        torch.mm(weights, beam.probes, out=_flat(probes))
-        waves = physics.far_field(torch.mul(probes, patches[:, None], out=exits))
-        counts = scan.batch_counts(chosen).to(self._amplitudes.dtype)
-        physics.amplitudes(waves, out=self._amplitudes[:n])
-        intensity = physics.total_intensity(self._amplitudes[:n])
-        figures = self._noted(intensity, counts)
-        factor = physics.change_factor(intensity, counts, self._scale, self._background)
-        change = physics.near_field(waves.mul_(self._factor[:n].copy_(factor[:, None])))
-        if self._wanted > MOMENTS and figures is not None:
-            displacement = physics.displacement_figures(patches, probes, change)
-            figures = torch.cat([figures, displacement], 1)
-        if places.pull_weights is not places.weights:
-            weights = places.pull_weights.index_select(0, indices)
-        torch.mm(weights, beam.pulls, out=_flat(probes))
-        pull = probes.mul_(change).sum(1) if probes.shape[1] > 1 else probes.mul_(change)[:, 0]
-        if not probe_too:
-            return Pull(pull, figures=figures)
-        torch.mul(change, patches.conj()[:, None], out=exits)
-        of_probe = torch.mm(weights.T, _flat(exits)).view(-1, *probes.shape[1:], 2)
-        light = physics.amplitudes(patches, out=self._amplitudes[:n, 0]).square_().sum(0)
-        return Pull(pull, torch.view_as_complex(of_probe), light, figures)
-
-    def _noted(self, intensity: Tensor, counts: Tensor) -> Tensor | None:
-        """Return the moments (b, 8) of expected and of measured counts, if they are wanted."""
-        if not self._wanted:
-            return None
-        expected, measured = (
-            torch.mm(each.reshape(len(each), -1), self._moments) for each in (intensity, counts)
-        )
-        return torch.stack([expected, measured - self._dark_moments], 2).flatten(1)
-
-
-def _flat(waves: Tensor) -> Tensor:
-    """Return waves (n, ...) as pairs of real numbers (n, k), in the same memory."""
-    return torch.view_as_real(waves).view(len(waves), -1)
-
-
-class Visits(PoolVisits):
+class DeviceVisits(PoolVisits):
     """Visits patterns of one scan, from the pool (k,) int64, under a probe (m, N, N)."""
 
     def __init__(
@@ -166,24 +139,9 @@ class Visits(PoolVisits):
         self._scan, self._dtype = scan, probe.real.dtype
         self._places = self._placed()
         self._beam = Beam(torch.from_numpy(self._nodes_px).to(scan.device), probe)
-        n_lanes = _lanes(scan.device, config.batch_size)
-        size = -(-config.batch_size // n_lanes)
-        self._lanes = [Lane(scan, self._beam, self.refinement, probe, size) for _ in range(n_lanes)]
-        self._threads = ThreadPoolExecutor(
-            max(1, n_lanes - 1), initializer=torch.set_num_threads, initargs=(1,)
-        )
-
-    @contextmanager
-    def open(self) -> Iterator[None]:
-        """Have the lanes' threads at hand; each of them, and this one, computes on one core."""
-        before = torch.get_num_threads()
-        if self._scan.device.type == 'cpu':
-            torch.set_num_threads(1)
-        try:
-            with self._threads:
-                yield
-        finally:
-            torch.set_num_threads(before)
+        self._moments = self._on_device(moment_weights(valid))
+        dark = scan.background
+        self._dark_moments = 0 if dark is None else dark.flatten().to(self._dtype) @ self._moments
 
     def _placed(self) -> Places:
         scan = self._scan.exposed(self.refinement.exposures)
@@ -200,49 +158,89 @@ class Visits(PoolVisits):
         self._places = self._placed()
         return grown
 
-    def look(self, probe: Tensor, sweep: Sweep) -> None:
-        """Visit with this probe from now on."""
-        self._beam.set(probe, self._fitted(sweep))
-
-    def update(
+    def sweep(
         self,
         object_: Tensor,
         probe: Tensor,
-        chosen: IndexArray,
+        drawn: Sequence[IndexArray],
         sweep: Sweep,
         *,
         refine_probe: bool,
     ) -> None:
-        """Visit a batch; change the object and, if so wanted, the probe, in place."""
-        n_parts = min(len(self._lanes), len(chosen))
-        parts = np.array_split(chosen, n_parts) if n_parts > 1 else [chosen]
-        others = [
-            self._threads.submit(lane.visit, self._places, object_, part, probe_too=refine_probe)
-            for lane, part in zip(self._lanes[1:], parts[1:], strict=False)
-        ]
-        first = self._lanes[0].visit(self._places, object_, parts[0], probe_too=refine_probe)
-        pulls = [first, *(other.result() for other in others)]
-        # One after the other: the same sums in the same order every time.
-        for part, pull in zip(parts, pulls, strict=True):
-            self._places.scan.add_patches(object_, part, pull.of_object)
+        """Change object and probe in place, as the batches `drawn` demand."""
+        self._look(probe, sweep)
+        noted: list[Tensor] = []
+        for k, chosen in enumerate(drawn, 1):
+            pull = self._demanded(object_, chosen)
+            self._places.scan.add_patches(object_, chosen, pull.of_object)
             if pull.figures is not None:
-                figures = pull.figures.cpu().numpy()
-                self.refinement.figures[part, : figures.shape[1]] = figures
-        if refine_probe:
-            self._update_probe(probe, pulls, sweep)
+                noted.append(pull.figures)
+            if refine_probe and k % probe_interval(len(drawn)) == 0:
+                self._update_probe(probe, chosen, pull, sweep)
+        if noted:
+            # Once a sweep: the host would wait for the device each time.
+            figures = torch.cat(noted).cpu().numpy()
+            self.refinement.figures[np.concatenate(drawn), : figures.shape[1]] = figures
 
-    def _update_probe(self, probe: Tensor, pulls: list[Pull], sweep: Sweep) -> None:
-        waves = sum(pull.of_probe for pull in pulls if pull.of_probe is not None)
-        light = sum(pull.light for pull in pulls if pull.light is not None)
-        assert isinstance(waves, Tensor)
-        assert isinstance(light, Tensor)
+    def _look(self, probe: Tensor, sweep: Sweep) -> None:
+        """Visit with this probe from now on."""
+        self._beam.set(probe, self._fitted(sweep))
+
+    def _demanded(self, object_: Tensor, chosen: IndexArray) -> Pull:
+        """Return what patterns `chosen` (b,) demand of an object (h, w)."""
+        (scan, *weighed), beam = self._places, self._beam
+        indices = scan.on_device(chosen)
+        weights, pull_weights = (each.index_select(0, indices) for each in weighed)
+        starts = scan.starts.index_select(0, indices)
+        patches = physics.windows(object_, scan.n_px).index_select(0, starts)
+        shape = len(chosen), -1, scan.n_px, scan.n_px
+        probes = _waves(weights @ beam.probes, shape)
+        waves = physics.far_field(probes * patches[:, None])
+        intensity = physics.absolute_square(waves).sum(1)
+        counts = scan.batch_counts(chosen).to(self._dtype)
+        factor = physics.count_factor(intensity, counts, scan.valid, scan.background)
+        change = physics.near_field(waves * factor[:, None])
+        pull = (_waves(pull_weights @ beam.pulls, shape) * change).sum(1)
+        noted = self.refinement.noted
+        figures = self._moments_of(intensity, counts) if noted else None
+        if figures is not None and noted > MOMENTS:
+            displacement = physics.displacement_figures(patches, probes, change)
+            figures = torch.cat([figures, displacement], 1)
+        return Pull(pull, patches, change, figures)
+
+    def _moments_of(self, intensity: Tensor, counts: Tensor) -> Tensor:
+        """Return the moments (b, 8) of expected and of measured counts, without background."""
+        expected, measured = (each.flatten(1) @ self._moments for each in (intensity, counts))
+        return torch.stack([expected, measured - self._dark_moments], 2).flatten(1)
+
+    def _update_probe(self, probe: Tensor, chosen: IndexArray, pull: Pull, sweep: Sweep) -> None:
+        weights = self._places.pull_weights.index_select(0, self._scan.on_device(chosen))
+        waves = weights.T @ _pairs(pull.change * pull.patches.conj()[:, None])
+        step = self._beam.shifted_back(_waves(waves, (len(waves), *probe.shape)))
+        light = physics.absolute_square(pull.patches).sum(0)
         damping = self._config.probe_damping
         floor = light * (1 - damping) + damping * light.max()
-        probe.add_(self._beam.shifted_back(waves) / floor, alpha=self._probe_length(sweep))
-        self.look(probe, sweep)
+        probe.add_(step / floor, alpha=self._probe_length(sweep))
+        self._look(probe, sweep)
 
 
-def _lanes(device: torch.device, batch_size: int) -> int:
-    if device.type != 'cpu':
-        return 1
-    return max(1, min(torch.get_num_threads(), batch_size // LEAST_IN_A_LANE))
+def visits_of(
+    scan: ScanTensors,
+    config: SweepConfig,
+    pool: IndexArray,
+    probe: Tensor,
+    exposures: Exposures | None = None,
+) -> HostVisits | DeviceVisits:
+    """Return what visits patterns where the scan lies."""
+    kind = HostVisits if scan.device.type == 'cpu' else DeviceVisits
+    return kind(scan, config, pool, probe, exposures)
+
+
+def _pairs(waves: Tensor) -> Tensor:
+    """Return waves (n, ...) as pairs of real numbers (n, k)."""
+    return torch.view_as_real(waves.resolve_conj()).reshape(len(waves), -1)
+
+
+def _waves(pairs: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Invert `_pairs` for waves of this shape."""
+    return torch.view_as_complex(pairs.view(*shape, 2))
