@@ -64,7 +64,7 @@ def with_sweeps(
         A model that is no 'cnn'.
     sweeps_before, sweeps_after
         Numbers of sweeps before and after the network; `None` leaves the model's own, 'automatic'
-        takes as many before it as a scan has use for (`ModelConfig.sweeps_for`).
+        takes as many before it as a scan has use for (`visiting.sweeps_before`).
     changes
         Settings of `config.SweepConfig`, e.g. ``probe_modes=3``; all others stay.
 

@@ -34,6 +34,7 @@ from ptychodus_torch_plugin.sharding import ALONE, Shard
 from ptychodus_torch_plugin.stitching import Canvas, probe_weight, uniform_weight
 from ptychodus_torch_plugin.sweeps import Sweep, schedule, settling_schedule
 from ptychodus_torch_plugin.training_plan import held_out_indices
+from ptychodus_torch_plugin.visiting import sweeps_before
 
 GROUPS_AT_ONCE = 32
 """Groups that a network sees together unless something else is asked for."""
@@ -76,7 +77,7 @@ class _Run:
         if config.architecture == 'cnn':
             yield 'network', self.engine.placed(self._predicted(pool), state)
             return
-        count = config.sweeps_for(self.scan.n_patterns)
+        count = sweeps_before(config, self.scan)
         name = _sweeps(count)
         plan, some = schedule(config.sweeps, count), len(pool) < self.scan.n_patterns
         if self.swept is not None and not some:
@@ -265,7 +266,7 @@ def _work(
     """Return the number of reports of all runs: sweeps, or batches of groups and sweeps."""
     refining = len(pools) * refining_sweeps(config, inference)
     if config.architecture != 'cnn':
-        count = config.sweeps_for(scan.n_patterns)
+        count = sweeps_before(config, scan)
         return count + (joining_sweeps(count) if len(pools) > 1 else 0) + refining
     computed = pools[:1] if shares_patches(config) and not known else pools
     batches = (-(-len(pool) // batch_size) for pool in computed if len(pool) not in known)

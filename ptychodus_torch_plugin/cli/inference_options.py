@@ -67,7 +67,7 @@ class SweepOptions:
         int | None,
         setting(
             '--sweeps',
-            default='by number of patterns, from 20 to 80',
+            default='by number and overlap of the patterns, from 20 to 80',
             what='Whole-scan physics sweeps, before the network if there is one.',
         ),
     ] = None

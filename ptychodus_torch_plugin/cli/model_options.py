@@ -69,7 +69,7 @@ class ModelOptions:
         int | None,
         setting(
             '--sweeps-before',
-            default='by number of patterns, from 20 to 80',
+            default='by number and overlap of the patterns, from 20 to 80',
             what='Whole-scan physics sweeps before the network (all of them, for none).',
         ),
     ] = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
@@ -58,8 +57,8 @@ class ModelConfig(Settings):
 
     # 'unrolled' and 'none'
     sweeps_before: Positive | None = None
-    """Sweeps before the network (all of them, for 'none'); None takes 20, and of scans with fewer
-    than 1024 patterns as many more as make the same number of visits, up to 80."""
+    """Sweeps before the network (all of them, for 'none'); None takes 20 to 80, the more the fewer
+    patterns there are or the less they overlap (`visiting.sweeps_before`)."""
     channels: tuple[Positive, ...] = Field((24, 48, 96), min_length=1, max_length=6)
     """Channels of the U-Net per level."""
 
@@ -145,15 +144,9 @@ class ModelConfig(Settings):
         """C = gridsize^2."""
         return self.gridsize**2
 
-    def sweeps_for(self, n_patterns: int) -> int:
-        """Return the number of sweeps before the network over a scan of so many patterns."""
-        if self.sweeps_before is not None:
-            return self.sweeps_before
-        return min(MOST_SWEEPS, max(FEWEST_SWEEPS, math.ceil(USUAL_VISITS / n_patterns)))
 
-
-FEWEST_SWEEPS, MOST_SWEEPS, USUAL_VISITS = 20, 80, 20 * 1024
-"""How many sweeps, and visits of patterns, where nobody says a number."""
+FEWEST_SWEEPS, MOST_SWEEPS = 20, 80
+"""How many sweeps before the network there are at least and at most, where nobody says a number."""
 
 CNN_SIZES_PX = (64, 128, 256)
 CBAM_REDUCTION = 16

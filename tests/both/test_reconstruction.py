@@ -108,7 +108,8 @@ def test_the_network_sees_object_photons_and_gauge(inside, quick, odd, result):
 
 def probe_after_sweeps(quick, scan):
     """Return the probe after the first sweeps, and where it lies."""
-    once = reconstruct(quick, scan, SWEEPS_ALONE)
+    inference = InferenceConfig(held_out_fraction=0.2, seed=2)
+    once = reconstruct(quick, scan, SWEEPS_ALONE, inference=inference)
     return once.probe, *scan.frame.corners(scan.positions_px, scan.n_px)
 
 
@@ -143,10 +144,12 @@ def test_the_run_that_measures_r_never_sees_held_out_patterns(inside, quick, odd
     assert pools == [seen, seen, everything, everything]
 
 
-def test_held_out_patterns_do_not_touch_what_sweeps_make(quick, odd, result):
+def test_what_sweeps_make_is_as_good_with_held_out_patterns(quick, odd, result):
+    """Those over all patterns go on from those without some."""
     plain_run = reconstruct(quick, odd)
-    np.testing.assert_array_equal(plain_run.stages[NAMES[0]], result.stages[NAMES[0]])
-    assert plain_run.r_fitted[NAMES[0]] == result.r_fitted[NAMES[0]]
+    assert list(plain_run.stages) == list(result.stages)
+    assert not np.array_equal(plain_run.stages[NAMES[0]], result.stages[NAMES[0]])
+    assert result.r_fitted[NAMES[0]] < 1.02 * plain_run.r_fitted[NAMES[0]]
     assert (plain_run.r_held_out, plain_run.noise_excess) == ({}, 1.0)
     assert plain_run.held_out.shape == (0,)
 
@@ -302,8 +305,8 @@ def test_events_count_the_sweeps_of_both_runs(quick, odd):
     inference = InferenceConfig(refine=3, held_out_fraction=0.2)
     reconstruct(quick, odd, inference=inference, on_event=events.append)
     assert {event.phase for event in events} == {'reconstruct'}
-    assert [event.done for event in events] == list(range(1, 15))
-    assert {event.total for event in events} == {14}
+    assert [event.done for event in events] == list(range(1, 13))
+    assert {event.total for event in events} == {12}
     assert all(math.isfinite(event.patterns_per_s) for event in events)
     assert all(event.patterns_per_s > 0 for event in events)
     assert all(event.remaining_s >= 0 for event in events)

@@ -76,10 +76,15 @@ def test_it_reconstructs_from_a_bundle(installed, scan, tmp_path):
     result = plugin.reconstruct(model, scan, on_event=events.append)
     assert result.stage == '8 sweeps'
     assert 0 < result.r_fitted['8 sweeps'] < result.r_held_out['8 sweeps'] < 0.1
-    assert [event.done for event in events] == list(range(1, 17))
+    assert [event.done for event in events] == list(range(1, 8 + 4 + 1))
     start = np.ones(scan.frame.shape, complex), first_probe(scan, MODEL.sweeps).astype(complex)
     expected = SweepState(*start)
-    sweep_oracle(scan, expected, MODEL.sweeps, schedule(MODEL.sweeps, 8))
+    pool, plan = (
+        np.setdiff1d(np.arange(scan.n_patterns), result.held_out),
+        schedule(MODEL.sweeps, 8),
+    )
+    sweep_oracle(scan, expected, MODEL.sweeps, plan, pool=pool)
+    sweep_oracle(scan, expected, MODEL.sweeps, plan[-4:])
     np.testing.assert_array_equal(result.object_, expected.object_.astype(np.complex64))
 
 

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from ptychodus_torch_plugin.config import SweepConfig
+from ptychodus_torch_plugin.config import ModelConfig, SweepConfig
 from ptychodus_torch_plugin.physics import shift_probe
+from ptychodus_torch_plugin.scan import ScanData
 from ptychodus_torch_plugin.sweeps import schedule
 from ptychodus_torch_plugin.visiting import (
     MOST_CROWDED,
@@ -13,6 +14,7 @@ from ptychodus_torch_plugin.visiting import (
     probe_step,
     raised_damping,
     shift_nodes_px,
+    sweeps_before,
 )
 
 N = 32
@@ -47,6 +49,30 @@ def test_a_course_that_starts_higher_is_as_long(least, n_sweeps):
 def test_a_probe_is_not_learnt_from_few_photons():
     lengths = [probe_step(SweepConfig(probe_step=0.8), least) for least in (0.0, 0.5, 1.0)]
     assert lengths == pytest.approx([0.8, 0.6, 0.0])
+
+
+# Numbers of sweeps
+
+
+def grid_of(side, step_px, beam_px=8):
+    """Return a scan of side^2 patterns whose beam is a square."""
+    probe = np.zeros((1, N, N), np.complex64)
+    probe[0, 8 : 8 + beam_px, 8 : 8 + beam_px] = 1
+    line = step_px * np.arange(side)
+    positions = np.stack(np.meshgrid(line, line, indexing='ij'), -1).reshape(-1, 2) + 15.5
+    patterns, bad = np.ones((side**2, N, N), np.float32), np.zeros((N, N), bool)
+    return ScanData(patterns, positions, probe, bad)
+
+
+@pytest.mark.parametrize(
+    ('side', 'step_px', 'n_sweeps'),
+    # The last two: one pattern, and four, in a square of the beam's size.
+    [(4, 2, 80), (16, 2, 80), (22, 2, 43), (32, 2, 20), (40, 2, 20), (40, 8, 80), (48, 4, 20)],
+)
+def test_few_patterns_and_such_that_hardly_overlap_are_swept_more_often(side, step_px, n_sweeps):
+    scan, config = grid_of(side, step_px), ModelConfig(N=N, sweeps_before=None)
+    assert sweeps_before(config, scan) == n_sweeps
+    assert sweeps_before(config.model_copy(update={'sweeps_before': 7}), scan) == 7
 
 
 # Shifts and crowds

@@ -34,6 +34,7 @@ from ptychodus_torch_plugin.exposures import most_moved_px
 from ptychodus_torch_plugin.object_targets import object_target, target_region
 from ptychodus_torch_plugin.sweeps import first_probe, schedule
 from ptychodus_torch_plugin.training_plan import Step, TrainingPlan, View
+from ptychodus_torch_plugin.visiting import sweeps_before
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Preparation:
         self._task, self._plan = task, plan
         validated = [scan for scan, held in enumerate(plan.held_out) if len(held)]
         swept = [*(view.scan for view in plan.swept_views), *validated]
-        self._total = sum(task.model.sweeps_for(task.scans[scan].n_patterns) for scan in swept)
+        self._total = sum(sweeps_before(task.model, task.scans[scan]) for scan in swept)
         self._done = 0
         self._start = time.perf_counter()
 
@@ -104,7 +105,7 @@ class Preparation:
         probe = first_probe(scan, config.sweeps) * math.sqrt(view.share)
         state = Sweeper(tensors, config.sweeps, pool).run(
             SweepState.start(tensors, probe),
-            schedule(config.sweeps, config.sweeps_for(scan.n_patterns)),
+            schedule(config.sweeps, sweeps_before(config, scan)),
             seed=task.training.seed,
             on_sweep=lambda: self._report(len(pool)),
         )

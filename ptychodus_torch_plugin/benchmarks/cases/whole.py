@@ -23,6 +23,7 @@ from ptychodus_torch_plugin.files.reading import read_scan
 from ptychodus_torch_plugin.files.writing import write_scan
 from ptychodus_torch_plugin.grouping import draw_groups
 from ptychodus_torch_plugin.scan import ScanData
+from ptychodus_torch_plugin.visiting import sweeps_before
 
 FFTS_PER_VISIT = 2
 """To the detector and back, for each mode."""
@@ -185,7 +186,7 @@ def _network_s(context: Context, model: Model, source: Path, clock: Clock) -> fl
 def _sweeps_s(context: Context, model: Model, source: Path, clock: Clock) -> float:
     """Return the processor time of all sweeps, from that of a middle one."""
     scan = read_scan(source)
-    count = model.config.sweeps_for(scan.n_patterns)
+    count = sweeps_before(model.config, scan)
     config = model.config.model_copy(update={'architecture': 'none'})
     steps = intervals(_marks(context, config, scan, clock))
     return count * float(np.median([step.cpu_s for step in steps]))
