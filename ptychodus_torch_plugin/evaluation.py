@@ -212,7 +212,7 @@ def evaluate_halves(
         result = reconstruct(
             model, part, settings, execution, on_event=on_event, should_stop=should_stop
         )
-        placed.append(place_reconstruction(part, result, rows))
+        placed.append(place_reconstruction(part, result))
     first, second = placed
     return replace(_compared(first, second, 'half'), r=r_on_scan(first, scan))
 
@@ -241,18 +241,13 @@ def warn_of_training(model: Model, scan: ScanData) -> bool:
     return seen
 
 
-def place_reconstruction(
-    scan: ScanData, result: Reconstruction, rows: IndexArray | None = None
-) -> PlacedObject:
-    """Return what `reconstruct` made of a scan, to be given to `evaluate`.
-
-    `rows` (k,) int64 says which patterns of a larger scan the patterns of `scan` are.
-    """
+def place_reconstruction(scan: ScanData, result: Reconstruction) -> PlacedObject:
+    """Return what `reconstruct` made of a scan, to be given to `evaluate`."""
     found = result.exposures or Exposures.of(scan.positions_px)
     fit = Fit(
         result.probe,
         found.positions_px - np.asarray(result.frame.origin_px),
-        np.arange(scan.n_patterns) if rows is None else rows,
+        scan.numbers,
         np.asarray(found.intensities, np.float64) if np.any(found.intensities != 1) else None,
     )
     return place(scan, result.frame, region_of(scan, result), result.object_, fit)
@@ -295,23 +290,25 @@ def r_on_scan(placed: PlacedObject, scan: ScanData) -> RFactors:
             'the object.h5 that stands beside an object.npz.'
         )
     positions = positions_on(placed, scan)
-    strange = (fit.rows < 0) | (fit.rows >= scan.n_patterns)
-    far = np.zeros(len(fit.rows), dtype=np.bool_)
+    order = np.argsort(scan.numbers, kind='stable')
+    rows = order[np.searchsorted(scan.numbers[order], fit.indexes).clip(max=scan.n_patterns - 1)]
+    strange = scan.numbers[rows] != fit.indexes
+    far = np.zeros(len(rows), dtype=np.bool_)
     if not strange.any():
-        far = np.abs(positions[fit.rows] - fit.positions_px).max(axis=1) > scan.n_px / 4
+        far = np.abs(positions[rows] - fit.positions_px).max(axis=1) > scan.n_px / 4
     if strange.any() or far.any():
         raise ScanValueError(
             f'{placed.name} does not belong to {scan.name}: {np.count_nonzero(strange | far)} of '
-            f'its {len(fit.rows)} positions lie elsewhere than the patterns that they name, of '
+            f'its {len(rows)} positions lie elsewhere than the patterns that they name, of '
             f'which there are {scan.n_patterns}; expected the whole scan that it was made from.'
         )
-    positions[fit.rows] = fit.positions_px
+    positions[rows] = fit.positions_px
     fitted = np.zeros(scan.n_patterns, dtype=np.bool_)
-    fitted[fit.rows] = True
+    fitted[rows] = True
     intensities = None
     if fit.intensities is not None:
         intensities = np.full(scan.n_patterns, np.nan)
-        intensities[fit.rows] = fit.intensities
+        intensities[rows] = fit.intensities
     return r_factors(placed.object_, fit.probe, positions, scan, fitted, intensities)
 
 
@@ -362,7 +359,7 @@ def _shared(a: PlacedObject, b: PlacedObject) -> int | None:
     """Return how many patterns two objects were both made from; warn if there are any."""
     if a.fit is None or b.fit is None:
         return None
-    _, of_a, of_b = np.intersect1d(a.fit.rows, b.fit.rows, return_indices=True)
+    _, of_a, of_b = np.intersect1d(a.fit.indexes, b.fit.indexes, return_indices=True)
     apart = a.fit.positions_px[of_a] - b.fit.positions_px[of_b] - offset_px(a, b)
     count = int(np.count_nonzero((np.abs(apart) < SAME_PLACE_PX).all(axis=1)))
     if count:

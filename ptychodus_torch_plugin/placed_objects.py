@@ -71,15 +71,15 @@ class Fit:
         Incoherent modes.
     positions_px : (k, 2) float64
         Patch centre [y, x] of each fitted pattern on the object's canvas.
-    rows : (k,) int64
-        Which patterns of the scan these are.
+    indexes : (k,) int64
+        Which patterns of the scan these are (`ScanData.numbers`).
     intensities : (k,) float64 or None
         Intensity of the beam relative to its mean, where it was found for each pattern.
     """
 
     probe: ComplexArray
     positions_px: PositionArray
-    rows: IndexArray
+    indexes: IndexArray
     intensities: PositionArray | None = None
 
 

@@ -69,6 +69,9 @@ class ScanData:
         Where the scan came from, for messages and products.
     provenance
         What the reader decided and why (format, kind of the values, conversions), line by line.
+    indexes : (n,) int64 or None
+        Number of each pattern in the whole scan, by which Ptychodus pairs patterns and positions;
+        products are written with it.  None: the patterns are the whole scan, numbered from 0.
 
     Raises
     ------
@@ -85,6 +88,7 @@ class ScanData:
     optics: Optics = field(default_factory=Optics)
     name: str = 'scan'
     provenance: tuple[str, ...] = ()
+    indexes: IndexArray | None = None
 
     def __post_init__(self) -> None:
         check_array(outline(self.patterns), 'n N N', name='patterns', dtype=np.float32)
@@ -96,6 +100,8 @@ class ScanData:
             check_array(self.object_guess, 'h w', name='object_guess', dtype=np.complex64)
         if self.background is not None:
             check_array(self.background, 'N N', name='background', dtype=np.float32, sizes=sizes)
+        if self.indexes is not None:
+            check_array(self.indexes, 'n', name='indexes', dtype=np.int64, sizes=sizes)
         self._check_size()
         self._check_values()
 
@@ -163,6 +169,11 @@ class ScanData:
         return int(self.patterns.shape[-1])
 
     @property
+    def numbers(self) -> IndexArray:
+        """`indexes`, also where nobody has given any, (n,) int64."""
+        return np.arange(self.n_patterns) if self.indexes is None else self.indexes
+
+    @property
     def frame(self) -> ObjectFrame:
         """The object's own grid where it holds every patch, else the smallest canvas that does."""
         shape = None if self.object_guess is None else self.object_guess.shape
@@ -196,9 +207,16 @@ class ScanData:
         return mean if self.background is None else mean - self.background
 
     def subset(self, indices: IndexArray) -> ScanData:
-        """Return the scan with only the patterns `indices` (n',) int64; the frame may shrink."""
-        patterns = taken(self.patterns, indices)
-        return replace(self, patterns=patterns, positions_px=self.positions_px[indices])
+        """Return the scan with only the patterns `indices` (n',) int64; the frame may shrink.
+
+        They keep their numbers.
+        """
+        return replace(
+            self,
+            patterns=taken(self.patterns, indices),
+            positions_px=self.positions_px[indices],
+            indexes=self.numbers[indices],
+        )
 
     def cropped(self, n_px: int) -> ScanData:
         """Return the scan with the detector cropped to its central `n_px` pixels.

@@ -11,7 +11,6 @@ from ptychodus_torch_plugin.errors import ConfigError
 
 if TYPE_CHECKING:
     from ptychodus_torch_plugin.api import Model
-    from ptychodus_torch_plugin.arrays import IndexArray
     from ptychodus_torch_plugin.scan import ScanData
 
 WhichHalf = Literal['first', 'second']
@@ -28,10 +27,9 @@ Half = Annotated[
 
 @dataclass(frozen=True)
 class Taken:
-    """The patterns to reconstruct, which of the scan they are (None: all), and remarks on them."""
+    """The patterns to reconstruct, and remarks on them."""
 
     scan: ScanData
-    rows: IndexArray | None = None
     remarks: dict[str, Any] = field(default_factory=dict)
 
 
@@ -65,4 +63,4 @@ def take(scan: ScanData, half: WhichHalf | None, model: Model) -> Taken:
         'patterns_of_scan': scan.n_patterns,
         'half_seen_in_training': warn_of_training(model, scan),
     }
-    return Taken(scan.subset(rows), rows, remarks)
+    return Taken(scan.subset(rows), remarks)

@@ -122,7 +122,6 @@ class Task:
             self.run,
             self.display,
             truth=self.truth,
-            rows=taken.rows,
             remarks=taken.remarks,
         )
         return Told.of(outcome)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ptychodus_torch_plugin.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
-    from ptychodus_torch_plugin.arrays import BoolArray, IndexArray
+    from ptychodus_torch_plugin.arrays import BoolArray
     from ptychodus_torch_plugin.backends.protocol import EpochRecord, Reconstruction
     from ptychodus_torch_plugin.scan import ScanData
 
@@ -142,7 +142,6 @@ def write_reconstruction(
     result: Reconstruction,
     region: BoolArray,
     history: Sequence[EpochRecord],
-    rows: IndexArray | None = None,
 ) -> dict[str, Path]:
     """Write object.h5, object.npz and object.png; return them by name.
 
@@ -156,8 +155,6 @@ def write_reconstruction(
         Where the beam has been, for the picture.
     history
         Losses of the training, for the product.
-    rows : (n,) int64, optional
-        Which patterns of a larger scan those of `scan` are, for the product.
     """
     from ptychodus_torch_plugin.files.product import write_object_npz, write_product
     from ptychodus_torch_plugin.pictures import draw_object
@@ -175,7 +172,6 @@ def write_reconstruction(
         losses=[
             (r.epoch, r.loss if r.validation_loss is None else r.validation_loss) for r in history
         ],
-        indexes=rows,
         name=scan.name,
         comments=f'Stage: {result.stage}. {quality}.',
     )

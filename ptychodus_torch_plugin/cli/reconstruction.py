@@ -14,7 +14,7 @@ from ptychodus_torch_plugin.cli.stopping import StoppedError, StopRequest
 
 if TYPE_CHECKING:
     from ptychodus_torch_plugin.api import Model
-    from ptychodus_torch_plugin.arrays import BoolArray, IndexArray
+    from ptychodus_torch_plugin.arrays import BoolArray
     from ptychodus_torch_plugin.backends.protocol import Reconstruction
     from ptychodus_torch_plugin.config import RunConfig
     from ptychodus_torch_plugin.placed_objects import PlacedObject
@@ -47,7 +47,6 @@ def reconstruct_into(
     truth: 'PlacedObject | None' = None,
     parts: Sequence[Path] | None = None,
     result: 'Reconstruction | None' = None,
-    rows: 'IndexArray | None' = None,
     remarks: Mapping[str, Any] | None = None,
 ) -> Outcome:
     """Reconstruct a scan and write the object and metrics.json into `folder`.
@@ -66,8 +65,6 @@ def reconstruct_into(
         Files of all parts that the network predicted; None: it predicts here.
     result
         What was reconstructed already; None: that is done here.
-    rows : (n,) int64, optional
-        Which patterns of a larger scan those of `scan` are.
     remarks
         What metrics.json shall hold besides.
 
@@ -98,7 +95,7 @@ def reconstruct_into(
             **({} if parts is None else {'parts': len(parts)}),
             **(remarks or {}),
         }
-        files = write_reconstruction(folder, scan, result, region, model.history, rows)
+        files = write_reconstruction(folder, scan, result, region, model.history)
         files['metrics'] = write_json(folder / METRICS_FILE, metrics)
     return Outcome(result, region, metrics, files)
 

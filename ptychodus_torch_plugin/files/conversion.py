@@ -290,4 +290,5 @@ def _scan(raw: RawScan) -> ScanData:
         optics=raw.optics,
         name=raw.name,
         provenance=raw.notes,
+        indexes=raw.indexes,
     )

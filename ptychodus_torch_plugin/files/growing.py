@@ -104,6 +104,7 @@ class ScanSoFar:
             self._first,
             patterns=self._patterns.patterns(),
             positions_px=np.concatenate(self._positions),
+            indexes=None,
             name=self._source.path.name,
         )
         options = self._source.options

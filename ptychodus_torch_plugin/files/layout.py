@@ -1,8 +1,8 @@
 """Names that the readers and the writers of HDF5 files share.
 
 The dataset names of a scan file are those of the training data file of Ptychodus 1.7, so that stock
-Ptychodus reads it too; everything of ours stands in root attributes, in `POSITIONS` and in
-`BACKGROUND`.
+Ptychodus reads it too; everything of ours stands in root attributes, in `POSITIONS`,
+`BACKGROUND` and `INDEXES`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ DISTANCE = 'detector_object_distance_m'
 ENERGY = 'photon_energy_eV'
 
 # Ours.  POSITIONS holds the positions to the last bit; the two datasets above are the same ones
-# relative to the stored object, which rounds them.  BACKGROUND is there if the scan has one.
+# relative to the stored object, which rounds them.  BACKGROUND is there if the scan has one, and
+# INDEXES if its patterns are not numbered from 0.
 POSITIONS = 'positions_px'
 BACKGROUND = 'background'
+INDEXES = 'indexes'
 FORMAT_ATTRIBUTE = 'format'
 VERSION_ATTRIBUTE = 'format_version'
 KIND_ATTRIBUTE = 'diffraction_kind'

@@ -48,6 +48,7 @@ def pair(product: Product, diffraction: Container) -> RawScan:
         contract_source='Ptychodus stores intensities',
         keys="positions_px is 'probe_position_y_m' and 'probe_position_x_m' of the product",
         notes=_notes(product.indexes, known, indexes, chosen),
+        indexes=indexes[chosen].astype(np.int64),
     )
 
 

@@ -192,7 +192,6 @@ def write_product(
     frame: ObjectFrame,
     scan: ScanData,
     probe: ComplexArray,
-    indexes: IndexArray | None = None,
     losses: Sequence[tuple[int, float]] = (),
     name: str,
     comments: str = '',
@@ -208,12 +207,10 @@ def write_product(
     frame
         Where the object lies on the object grid of `scan`.
     scan
-        Positions, optics and mean counts.  What its optics do not know is written as 0, and an
-        unknown pixel size as 1 m with a comment that says so.
+        Positions, their numbers, optics and mean counts.  What its optics do not know is written as
+        0, and an unknown pixel size as 1 m with a comment that says so.
     probe : (m, N, N) complex64
         Incoherent modes, on the scale they shall have in Ptychodus (sum of squares = photons).
-    indexes : (n,) int64, optional
-        Scan index of each pattern of `scan`; by default their order.
     losses
         Pairs (epoch, value) for the loss plot.
     name, comments
@@ -229,15 +226,13 @@ def write_product(
     sizes = {'h': frame.shape[0], 'w': frame.shape[1]}
     check_array(object_, 'h w', name='object_', dtype=np.complex64, sizes=sizes)
     check_array(probe, 'm N N', name='probe', dtype=np.complex64, sizes={'N': scan.n_px})
-    if indexes is not None:
-        check_array(indexes, 'n', name='indexes', sizes={'n': scan.n_patterns})
     pixel = np.asarray(scan.optics.pixel_size_m or (1.0, 1.0))
     origin = np.asarray(scan.optics.origin_m)
     if scan.optics.pixel_size_m is None:
         comments = f'{comments}\n{_UNKNOWN_PIXEL_COMMENT}' if comments else _UNKNOWN_PIXEL_COMMENT
     with atomic_path(path) as temporary, h5py.File(temporary, 'w') as file:
         _write_metadata(file, scan, name, comments)
-        _write_positions(file, origin + scan.positions_px * pixel, indexes)
+        _write_positions(file, origin + scan.positions_px * pixel, scan.numbers)
         _write_image(file, 'probe', probe[np.newaxis].astype(np.complex128), pixel)
         _write_image(file, 'object', object_[np.newaxis].astype(np.complex128), pixel)
         center = origin + np.asarray(frame.center_px()) * pixel
@@ -263,8 +258,8 @@ def _write_metadata(file: Any, scan: ScanData, name: str, comments: str) -> None
         file.attrs[layout.UNKNOWN_PIXEL_ATTRIBUTE] = True
 
 
-def _write_positions(file: Any, positions_m: PositionArray, indexes: IndexArray | None) -> None:
-    file['probe_position_indexes'] = np.arange(len(positions_m)) if indexes is None else indexes
+def _write_positions(file: Any, positions_m: PositionArray, indexes: IndexArray) -> None:
+    file['probe_position_indexes'] = indexes
     for axis, key in enumerate(_POSITION_KEYS):
         file[key] = positions_m[:, axis]
 

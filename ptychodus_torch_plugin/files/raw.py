@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychodus_torch_plugin.arrays import ComplexArray, PositionArray
+from ptychodus_torch_plugin.arrays import ComplexArray, IndexArray, PositionArray
 from ptychodus_torch_plugin.errors import ShapeError
 from ptychodus_torch_plugin.files.options import DiffractionKind, PositionAnchor
 from ptychodus_torch_plugin.optics import Optics
@@ -31,7 +31,7 @@ class RawScan:
         What the layout documents its patterns to be, and `contract_source`, which says so.
     keys
         What the file calls the arrays, for messages.
-    bad_pixels, object_guess, background, optics, name
+    bad_pixels, object_guess, background, optics, name, indexes
         As in `ScanData`; `bad_pixels` is `None` if the file has none.
     usual_anchor
         What the positions of this layout usually denote; another choice is warned of.
@@ -55,6 +55,7 @@ class RawScan:
     usual_anchor: PositionAnchor = 'center'
     tagged: bool = False
     notes: tuple[str, ...] = ()
+    indexes: IndexArray | None = None
 
     def changed(self, *notes: str, **arrays: Any) -> RawScan:
         """Return the scan with other arrays, and with new lines about why added to its notes."""

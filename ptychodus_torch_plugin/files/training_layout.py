@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptychodus_torch_plugin.arrays import PositionArray, check_array
+from ptychodus_torch_plugin.arrays import IndexArray, PositionArray, check_array
 from ptychodus_torch_plugin.errors import ScanFileError, ShapeError
 from ptychodus_torch_plugin.files import layout
 from ptychodus_torch_plugin.files.containers import Container
@@ -80,7 +80,13 @@ def read_own(container: Container) -> RawScan:
         tagged=True,
         keys="object_guess is 'object'",
         notes=provenance,
+        indexes=_numbers(container),
     )
+
+
+def _numbers(container: Container) -> IndexArray | None:
+    indexes = container.optional(layout.INDEXES)
+    return None if indexes is None else indexes.astype(np.int64)
 
 
 def _check_tags(attributes: Any) -> None:

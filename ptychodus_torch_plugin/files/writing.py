@@ -48,6 +48,8 @@ def write_scan(path: str | Path, scan: ScanData) -> None:
         file.create_dataset(layout.BAD_PIXELS, data=scan.bad_pixels, compression='lzf')
         if scan.background is not None:
             file.create_dataset(layout.BACKGROUND, data=scan.background, compression='lzf')
+        if scan.indexes is not None:
+            file[layout.INDEXES] = scan.indexes
         file.create_dataset(layout.PROBE, data=scan.probe, compression='lzf')
         file.create_dataset(layout.OBJECT, data=guess, compression='lzf')
         file[layout.POSITION_Y_PX] = stored_positions[:, 0]

@@ -14,6 +14,8 @@ from ptychodus.model import ModelCore
 from ptychodus_torch_plugin.bundle.archive import read_bundle
 from ptychodus_torch_plugin.integration.bridge import install
 
+from .scene import FIRST_INDEX
+
 # What Ptychodus and its libraries warn of is theirs to mend.
 pytestmark = pytest.mark.filterwarnings('ignore')
 
@@ -62,6 +64,10 @@ def object_of(product: Product):
 
 def assert_same_object(one: Product, other: Product):
     assert one.object_.get_geometry() == other.object_.get_geometry()
+    # By these Ptychodus finds the pattern of each position.
+    numbers = [[position.index for position in each.probe_positions] for each in (one, other)]
+    assert numbers[0] == numbers[1]
+    assert numbers[0][0] == FIRST_INDEX
     error = np.linalg.norm(object_of(one) - object_of(other)) / np.linalg.norm(object_of(one))
     assert error < 1e-4
     probes = one.probes.get_array(), other.probes.get_array()

@@ -54,14 +54,13 @@ def found(scan):
     return reconstruction(scan, 2j * noisy(scan, 0.05, 1), probe=scan.probe / np.complex64(2))
 
 
-def product_of(path, scan, result, indexes=None):
+def product_of(path, scan, result):
     write_product(
         path,
         object_=result.object_,
         frame=result.frame,
         scan=scan,
         probe=result.probe,
-        indexes=indexes,
         name='product',
     )
     return path
@@ -104,14 +103,14 @@ def test_a_reference_is_taken_for_the_truth(tmp_path, scan, found):
     )
 
 
-def other_placed(scan, result, rows=None):
-    return place_reconstruction(scan, result, rows)
+def other_placed(scan, result):
+    return place_reconstruction(scan, result)
 
 
 def test_halves_are_compared_by_their_own_threshold(scan):
     rows = halves(scan)
     parts = [
-        other_placed(scan.subset(each), reconstruction(scan, noisy(scan, 0.3, seed)), each)
+        other_placed(scan.subset(each), reconstruction(scan, noisy(scan, 0.3, seed)))
         for seed, each in enumerate(rows)
     ]
     result = evaluate(parts[0], half=parts[1], scan=scan)
@@ -121,10 +120,21 @@ def test_halves_are_compared_by_their_own_threshold(scan):
     assert (result.r.fitted_patterns, result.r.held_out_patterns) == tuple(map(len, rows))
 
 
+def test_patterns_are_found_by_their_numbers(scan, found, tmp_path):
+    """They need not begin at 0, and a product may list them in another order."""
+    numbers = 3 + 2 * np.arange(scan.n_patterns)[::-1]
+    counted = replace(scan, indexes=numbers)
+    path = product_of(tmp_path / 'object.h5', counted, found)
+    expected = evaluate(product_of(tmp_path / 'plain.h5', scan, found), scan=scan).r
+    assert evaluate(path, scan=counted).r == expected
+    with pytest.raises(ScanValueError, match='does not belong to'):
+        evaluate(path, scan=scan)
+
+
 def test_halves_that_share_patterns_are_told(scan, caplog):
     first, second = halves(scan)
     both = [
-        other_placed(scan.subset(each), reconstruction(scan, noisy(scan, 0.1, seed)), each)
+        other_placed(scan.subset(each), reconstruction(scan, noisy(scan, 0.1, seed)))
         for seed, each in enumerate((first, np.sort(np.append(second, first[:5]))))
     ]
     with caplog.at_level(logging.WARNING):
@@ -135,7 +145,9 @@ def test_halves_that_share_patterns_are_told(scan, caplog):
 def test_the_same_numbers_at_other_places_are_other_patterns(scan, caplog):
     """Another program may have counted each half from 0."""
     parts = [
-        other_placed(scan.subset(each), reconstruction(scan, noisy(scan, 0.1, seed)))
+        other_placed(
+            replace(scan.subset(each), indexes=None), reconstruction(scan, noisy(scan, 0.1, seed))
+        )
         for seed, each in enumerate(halves(scan))
     ]
     with caplog.at_level(logging.WARNING):
@@ -167,7 +179,7 @@ def test_one_pattern_has_no_halves(scan):
 
 def test_held_out_patterns_are_those_that_the_product_does_not_list(tmp_path, scan, found):
     rows = np.arange(scan.n_patterns)[::2]
-    path = product_of(tmp_path / 'part.h5', scan.subset(rows), found, rows)
+    path = product_of(tmp_path / 'part.h5', scan.subset(rows), found)
     r = evaluate(path, scan=scan).r
     assert (r.fitted_patterns, r.held_out_patterns, r.outside_patterns) == (32, 32, 0)
     spoilt = scan.patterns.copy()

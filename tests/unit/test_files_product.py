@@ -139,6 +139,20 @@ class TestReadBack:
         assert product.losses == ((0, 2.5), (5, 1.25))
         assert product.name == 'gold'
 
+    def test_positions_keep_the_numbers_of_their_patterns(self, scan, object_, tmp_path):
+        numbers = np.array([8, 4, 30, 3, 6, 11])
+        write(tmp_path / 'product.h5', replace(scan, indexes=numbers), object_)
+        np.testing.assert_array_equal(read_product(tmp_path / 'product.h5').indexes, numbers)
+        with h5py.File(tmp_path / 'diffraction.h5', 'w') as file:
+            file['indexes'], file['patterns'] = np.sort(numbers), scan.patterns[np.argsort(numbers)]
+        back = read_scan(tmp_path)
+        np.testing.assert_array_equal(back.numbers, np.sort(numbers))
+        np.testing.assert_allclose(
+            back.positions_px - back.positions_px[0],
+            (scan.positions_px - scan.positions_px[3])[np.argsort(numbers)],
+            atol=1e-6,
+        )
+
     def test_with_the_patterns_it_is_the_same_scan_of_the_same_sample(
         self, scan, object_, tmp_path
     ):

@@ -51,6 +51,11 @@ class TestScanFile:
         assert back.provenance[:2] == scan.provenance
         assert 'patterns taken as intensity (the tag of the file says so)' in back.provenance
 
+    def test_numbers_come_back_where_there_are_any(self, scan, tmp_path):
+        for indexes in (None, np.arange(scan.n_patterns)[::-1] + 3):
+            write_scan(tmp_path / 'scan.h5', replace(scan, indexes=indexes))
+            np.testing.assert_array_equal(read_scan(tmp_path / 'scan.h5').indexes, indexes)
+
     def test_provenance_does_not_grow_with_every_copy(self, scan, tmp_path):
         write_scan(tmp_path / 'scan.h5', scan)
         once = read_scan(tmp_path / 'scan.h5')

@@ -43,6 +43,10 @@ def lit(good, bad):
 
 
 SHAPES = {
+    'fewer numbers than patterns': (
+        {'indexes': np.arange(4)},
+        ['indexes has shape (4,)', 'expected (n)', 'n = 5'],
+    ),
     'patterns of one pattern': (
         {'patterns': np.zeros((N, N), np.float32)},
         ['patterns has shape (16, 16)', 'expected (n, N, N)'],
@@ -198,6 +202,12 @@ def test_a_subset_takes_patterns_and_positions_together():
     assert part.object_guess is scan.object_guess
     assert part.name == 'whole'
     assert scan.n_patterns == 5
+    assert scan.indexes is None
+    assert scan.numbers.tolist() == [0, 1, 2, 3, 4]
+    assert part.numbers.tolist() == [4, 0, 3]
+    # Numbers are those of the whole scan, also in a part of a part, or where they begin elsewhere.
+    assert part.subset(np.array([2, 1])).numbers.tolist() == [3, 0]
+    assert scan_of(indexes=np.arange(7, 12)).subset(indices).numbers.tolist() == [11, 7, 10]
     with pytest.raises(ScanValueError, match='patterns is empty'):
         scan.subset(np.empty(0, dtype=np.int64))
 
