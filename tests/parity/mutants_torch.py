@@ -211,8 +211,8 @@ TORCH = mutants_of(
     (
         'bad pixels imposed',
         'physics.py',
-        'scale[1], counts.sqrt_(), scale[0]',
-        'scale[1].min(), counts.sqrt_(), scale[0].max()',
+        '(POISSON_OVERSHOOT * valid)',
+        'POISSON_OVERSHOOT',
     ),
     (
         'patches of a group merged in reverse',

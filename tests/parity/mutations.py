@@ -2,7 +2,7 @@
 
 Breaks one backend at a time in small ways, in a copy of the package, runs the parity tests that are
 about that backend, and prints which test caught what.  The exit code is 1 if a mutation survives.
-With words, only those mutations whose name or backend contains one of them.  It takes about
+With words, only those mutations whose name, file or backend contains one of them.  It takes about
 half an hour, and no test runs it.
 """
 
@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from tests.parity.mutants import Mutant  # noqa: E402 - the script may stand anywhere
+from tests.parity.mutants_processor import PROCESSOR  # noqa: E402
 from tests.parity.mutants_tensorflow import TENSORFLOW  # noqa: E402
 from tests.parity.mutants_torch import TORCH  # noqa: E402
 
@@ -98,8 +99,9 @@ def try_out(folder: Path, mutant: Mutant) -> str:
 def main(words: list[str]) -> int:
     chosen = [
         mutant
-        for mutant in [*TORCH, *TENSORFLOW]
-        if not words or any(word in f'{mutant.backend} {mutant.name}' for word in words)
+        for mutant in [*TORCH, *TENSORFLOW, *PROCESSOR]
+        if not words
+        or any(word in f'{mutant.backend} {mutant.file} {mutant.name}' for word in words)
     ]
     survivors = 0
     with tempfile.TemporaryDirectory() as name:
